@@ -1,0 +1,63 @@
+"""Talking to a model and evaluating one from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from seekling.cli.show import find_model
+from seekling.engine.config import Sampling
+from seekling.engine.engine import Request
+from seekling.evals.evaluate import figures, judge
+from seekling.recipes.evaluate import held_out
+from seekling.recipes.pipeline import pick_device
+from seekling.recipes.policy import Policy, sample_groups
+from seekling.rewards.rubric import Rubric, score
+from seekling.tasks.registry import build_task
+from seekling.text.chat import prompt_ids
+
+
+def ask_command(runs: Path, model: str, problem: str, *, temperature: float, max_tokens: int, seed: int) -> None:
+    """Print the thinking and the answer as they come."""
+    policy = Policy.load(find_model(runs, model), pick_device("auto"))
+    prompt = tuple(prompt_ids(policy.tokenizer, problem))
+    sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
+    said = policy.engine.tokens(Request(prompt, seed), sampling)
+    console = Console(highlight=False)
+    style = ""
+    for piece in policy.tokenizer.decode_stream(said, skip_special=True):
+        style = {"<think>": "dim", "</think>": "", "<answer>": "bold"}.get(piece, style)
+        tag = piece in ("<think>", "</think>", "<answer>", "</answer>")
+        console.print(
+            "\n" if piece == "</think>" else "" if tag else piece,
+            end="",
+            style=style,
+            markup=False,
+            soft_wrap=True,
+        )
+    console.print()
+
+
+def eval_command(runs: Path, model: str, task: str, *, problems: int, samples: int, temperature: float) -> None:
+    """Print the table of an evaluation."""
+    family: Any = build_task(task)
+    policy = Policy.load(find_model(runs, model), pick_device("auto"))
+    asked = held_out(family, problems)
+    groups = sample_groups(policy, asked, samples, Sampling(temperature=temperature, max_tokens=128), "eval")
+    found = figures(family, judge(groups, lambda p, text: score(p, text, Rubric(), family.check)))
+    table = Table(
+        "figure", "value", "95 % interval", title=f"{model} on {family.name}: {problems} problems x {samples}"
+    )
+    rows = {f"pass@{k}": v for k, v in found["pass_at_k"].items()} | {
+        f"maj@{k}": v for k, v in found["maj_at_k"].items()
+    }
+    rows |= {
+        name: found[name] for name in ("mean_tokens", "format_rate", "distinct_attempts", "distinct_answers", "entropy")
+    }
+    rows |= {f"size {size}": value for size, value in found["by_size"].items()}
+    for name, row in rows.items():
+        table.add_row(name, f"{row['value']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}")
+    Console(highlight=False).print(table)

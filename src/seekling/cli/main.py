@@ -1,0 +1,167 @@
+"""The door: commands that parse, call one room, and print. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seekling.errors import GateMissed, SelfTestFailed, UserError
+
+app = typer.Typer(
+    name="seekling",
+    help="Grow reasoning models the way DeepSeek did: from random weights, by reinforcement with checkable rewards.\n\n"
+    "Start with `seekling run zero-tiny`: a few minutes on a laptop, no download. Then `seekling show zero-tiny`, "
+    '`seekling ask zero-tiny "12+7-5+20"`, and change a setting: `seekling run zero-tiny zero.steps=50`.',
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RunsOption = Annotated[Path, typer.Option("--runs", help="The folder that holds run directories.")]
+RUNS = Path("runs")
+
+
+def main() -> None:
+    """Run a command; a letter instead of a traceback for whatever a person can mend. Exits non-zero then."""
+    try:
+        app()
+    except UserError as error:
+        from seekling.cli.show import letter
+
+        letter(error)
+        raise SystemExit(exit_code(error)) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def exit_code(error: UserError) -> int:
+    """2 for input, 3 for a missed gate, 4 for a self-test that refuses to train."""
+    return 3 if isinstance(error, GateMissed) else 4 if isinstance(error, SelfTestFailed) else 2
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"seekling {version('seekling')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    manifest: Annotated[str, typer.Argument(help="A .toml file, a built-in name (zero-tiny), or a run directory.")],
+    settings: Annotated[list[str] | None, typer.Argument(help="Changes, e.g. zero.steps=50 seed=1")] = None,
+    name: Annotated[str, typer.Option("--name", help="Name of the run directory (default: the manifest's).")] = "",
+    runs: RunsOption = RUNS,
+) -> None:
+    """Run a manifest's stages; go on where an earlier run was stopped. Ctrl-C saves and stops.
+
+    A finished stage is never repeated; changing a setting runs its stage and what depends on it again, beside the
+    old one. Ends with a report, one self-contained HTML file.
+    """
+    from seekling.cli.running import run_command
+
+    raise typer.Exit(run_command(manifest, settings or [], name, runs))
+
+
+@app.command()
+def runs(
+    action: Annotated[
+        str, typer.Argument(help="list, or prune RUN to delete stages its manifest no longer names")
+    ] = "list",
+    run: Annotated[str, typer.Argument(help="The run to prune.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    runs: RunsOption = RUNS,
+) -> None:
+    """List the runs with state and cost, or prune what a run's manifest no longer names."""
+    from seekling.cli.show import list_command, prune_command
+
+    if action == "prune":
+        prune_command(runs, run, yes=yes)
+    elif action == "list":
+        list_command(runs)
+    else:
+        raise UserError(f'unknown action "{action}"', next_step="Write: seekling runs, or seekling runs prune RUN")
+
+
+@app.command()
+def show(run: Annotated[str, typer.Argument(help="A run's name or directory.")], runs: RunsOption = RUNS) -> None:
+    """Stages of a run, their gates and figures, what they cost."""
+    from seekling.cli.show import show_command
+
+    show_command(runs, run)
+
+
+@app.command()
+def report(run: Annotated[str, typer.Argument(help="A run's name or directory.")], runs: RunsOption = RUNS) -> None:
+    """Write a run's report anew from its files and print its path."""
+    from seekling.cli.show import find_run
+    from seekling.report.page import write_report
+
+    print(write_report(find_run(runs, run)))
+
+
+@app.command()
+def ask(
+    model: Annotated[str, typer.Argument(help="A run, RUN/STAGE, or a model folder.")],
+    problem: Annotated[str, typer.Argument(help='The problem, e.g. "12+7-5+20".')],
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.", min=0)] = 0.6,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 128,
+    seed: Annotated[int, typer.Option(help="Another seed, another answer.")] = 0,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Put a problem to a model and watch it think."""
+    from seekling.cli.asking import ask_command
+
+    ask_command(runs, model, problem, temperature=temperature, max_tokens=max_tokens, seed=seed)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run, RUN/STAGE, or a model folder.")],
+    task: Annotated[str, typer.Option(help="A task's name, or ./file.py:Name.")] = "arithmetic",
+    problems: Annotated[int, typer.Option(min=1)] = 64,
+    samples: Annotated[int, typer.Option(min=1, help="Rollouts per problem.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0)] = 1.0,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Evaluate a model on held-out problems: pass@k, maj@k, length, each with its 95 % interval."""
+    from seekling.cli.asking import eval_command
+
+    eval_command(runs, model, task, problems=problems, samples=samples, temperature=temperature)
+
+
+@app.command()
+def stages(kind: Annotated[str, typer.Argument(help="One kind in full.")] = "") -> None:
+    """The stage kinds a manifest can use, and every setting with its default and meaning."""
+    from seekling.cli.show import stages_command
+
+    stages_command(kind)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has, what is missing, and what each missing thing would give."""
+    from seekling.cli.doctor import doctor as examine
+
+    raise typer.Exit(examine())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Evaluate a sampler on problems: one table of figures, each with its interval over problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from seekling.evals.measure import Interval, bootstrap, maj_at_k, pass_at_k, powers_of_two
+from seekling.records import Group, Problem, Rollout, Score, Verdict
+from seekling.tasks.protocol import Task, Traceable
+from seekling.text.reasoning import split
+
+Sample = Callable[[Sequence[Problem], int], list[Group]]
+"""From problems and a number of rollouts each to groups: the only thing an evaluation knows of a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One problem with its rollouts and their scores."""
+
+    group: Group
+    scores: tuple[Score, ...]
+
+    @property
+    def num_passed(self) -> int:
+        """How many rollouts passed."""
+        return sum(score.verdict is Verdict.PASS for score in self.scores)
+
+
+def judge(groups: Sequence[Group], score: Callable[[Problem, str], Score]) -> list[Judged]:
+    """Score every rollout."""
+    return [Judged(g, tuple(score(g.problem, rollout.text) for rollout in g.rollouts)) for g in groups]
+
+
+def figures(task: Task, judged: Sequence[Judged]) -> dict[str, Any]:
+    """Every figure of an evaluation as plain JSON: pass@k, maj@k, lengths, format, diversity, by size."""
+    num = len(judged[0].group.rollouts)
+    ks = powers_of_two(num)
+
+    def mean(figure: Callable[[Judged], float]) -> dict[str, float]:
+        return interval([figure(j) for j in judged])
+
+    return {
+        "problems": len(judged),
+        "samples": num,
+        "pass_at_k": {str(k): interval([pass_at_k(num, j.num_passed, k) for j in judged]) for k in ks},
+        "maj_at_k": {str(k): interval([_majority(j, k) for j in judged]) for k in ks},
+        "mean_tokens": mean(lambda j: _mean(len(r.tokens) for r in j.group.rollouts)),
+        "format_rate": mean(lambda j: _mean(s.parts.get("format", 0.0) for s in j.scores)),
+        "distinct_answers": mean(lambda j: len({split(r.text).answer for r in j.group.rollouts})),
+        "entropy": mean(lambda j: _mean(-r.logps.mean() for r in j.group.rollouts)),
+        **_attempt_figures(task, judged),
+        "by_size": _by_size(judged),
+    }
+
+
+def examples(judged: Sequence[Judged], num_problems: int, num_rollouts: int) -> list[dict[str, Any]]:
+    """The first problems with their first rollouts, for a person to read."""
+    return [
+        {
+            "problem_id": j.group.problem.id,
+            "prompt": j.group.problem.prompt,
+            "answer": j.group.problem.answer,
+            "size": j.group.problem.size,
+            "rollouts": [
+                {"text": r.text, "verdict": s.verdict.value, "tokens": len(r.tokens)}
+                for r, s in list(zip(j.group.rollouts, j.scores, strict=True))[:num_rollouts]
+            ],
+        }
+        for j in judged[:num_problems]
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What one rollout's thinking is made of: attempts, how many are distinct, and tokens (new, repeated, other)."""
+
+    made: int
+    distinct: int
+    new_tokens: float
+    repeated_tokens: float
+    other_tokens: float
+
+
+def attempts_of(task: Any, problem: Problem, rollout: Rollout) -> Attempts:
+    """Split a rollout's tokens among new attempts, repeats and the rest, by share of characters."""
+    total = len(rollout.tokens)
+    if not isinstance(task, Traceable):
+        return Attempts(0, 0, 0.0, 0.0, float(total))
+    made = task.attempts(problem, split(rollout.text).thinking)
+    distinct = list(dict.fromkeys(made))
+    characters = max(1, len(rollout.text))
+    new = total * min(1.0, sum(map(len, distinct)) / characters)
+    repeated = total * min(1.0, sum(map(len, made)) / characters) - new
+    return Attempts(len(made), len(distinct), new, repeated, total - new - repeated)
+
+
+def interval(values: Sequence[float]) -> dict[str, float]:
+    """A bootstrap interval as plain JSON."""
+    return asdict(bootstrap(values))
+
+
+def difference(after: Interval | Mapping[str, float], before: Interval | Mapping[str, float]) -> float:
+    """after - before, of the values."""
+    values = [x.value if isinstance(x, Interval) else x["value"] for x in (after, before)]
+    return values[0] - values[1]
+
+
+def _attempt_figures(task: Task, judged: Sequence[Judged]) -> dict[str, Any]:
+    """Attempts per rollout and the share of them that are distinct (rollouts without attempts count as 1)."""
+    made = [[attempts_of(task, j.group.problem, r) for r in j.group.rollouts] for j in judged]
+    return {
+        "attempts": interval([_mean(a.made for a in row) for row in made]),
+        "distinct_attempts": interval([_mean(a.distinct / a.made if a.made else 1.0 for a in row) for row in made]),
+    }
+
+
+def _by_size(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
+    sizes = sorted({j.group.problem.size for j in judged})
+    share = {s: [j.num_passed / len(j.scores) for j in judged if j.group.problem.size == s] for s in sizes}
+    return {str(size): interval(values) for size, values in share.items()}
+
+
+def _majority(judged: Judged, k: int) -> float:
+    answers = [split(rollout.text).answer for rollout in judged.group.rollouts]
+    passed = [score.verdict is Verdict.PASS for score in judged.scores]
+    return maj_at_k(answers, passed, k, draws=1 if k == len(answers) else 64)
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(list(values)))

@@ -1,0 +1,46 @@
+"""Settings of learning: optimizer, schedule, packing, policy objective. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from seekling.config import Settings, runtime
+
+
+class Optim(Settings):
+    """Muon for matrices (or AdamW for all), AdamW for embeddings, norms and routers; one schedule scales both."""
+
+    matrices: Literal["muon", "adamw"] = Field("muon", description="optimizer of the weight matrices")
+    lr: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
+    muon_lr: float = Field(2e-2, gt=0, description="peak learning rate of Muon")
+    warmup_steps: int = Field(20, ge=0, description="steps of linear rise to the peak")
+    schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="shape of the fall after warm-up")
+    final_share: float = Field(0.1, ge=0, le=1, description="share of the peak that is left at the last step")
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    eps: float = Field(1e-8, gt=0)
+    momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices")
+    clip_norm: float = Field(1.0, gt=0, description="largest global gradient norm")
+
+
+class Packing(Settings):
+    """How texts are laid into rows. Neither setting can change the loss, only its cost."""
+
+    row_tokens: int = Field(128, ge=8, description="tokens in a packed row")
+    rows_per_pass: int = runtime(64, ge=1, description="rows per forward and backward pass (micro-batch)")
+
+
+class Objective(Settings):
+    """A policy objective as a value of orthogonal parts; see ``seekling.learn.objective`` for the equations."""
+
+    advantage: Literal["group_mean_std", "group_mean"] = Field("group_mean", description="what a rollout is judged by")
+    clip_low: float = Field(0.2, ge=0, description="the ratio may fall to 1 - this before its gradient stops")
+    clip_high: float = Field(0.2, ge=0, description="the ratio may rise to 1 + this before its gradient stops")
+    weighting: Literal["per_rollout", "per_token", "constant"] = Field(
+        "constant", description="how much a token counts: 1/its rollout, 1/all tokens, 1/the token limit"
+    )
+    kl: Literal["none", "k1", "k2", "k3"] = Field("none", description="estimate of the KL to the start policy")
+    beta: float = Field(0.0, ge=0, description="weight of the KL term in the loss")

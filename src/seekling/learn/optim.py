@@ -1,0 +1,134 @@
+"""Optimizers and schedules: Muon for matrices, AdamW for the rest, and their state as named tensors."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seekling.learn.config import Optim
+
+
+def orthogonalise(matrices_NRC: Tensor, steps: int = 5) -> Tensor:
+    """Push the singular values of each matrix towards 1 by a quintic Newton-Schulz iteration (Jordan 2024, Muon).
+
+    Works on the wide orientation, where the Gram matrix is smallest; values end within about [0.7, 1.2].
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices_NRC.shape[-2] > matrices_NRC.shape[-1]
+    x = matrices_NRC.mT if tall else matrices_NRC
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised per matrix (Jordan 2024); a parameter [..., R, C] is a stack of matrices.
+
+    Matrices of one shape are orthogonalised together: for small models the products are cheap and the calls are not.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """W <- W (1 - lr decay) - lr sqrt(max(1, R/C)) orthogonalise(nesterov momentum)."""
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is not None:
+                    by_shape[tuple(p.shape[-2:])].append(p)
+            for shape, params in by_shape.items():
+                updates = self._directions(params, group["momentum"])
+                scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(params, updates, alpha=-scale)
+
+    def _directions(self, params: list[Tensor], momentum: float) -> list[Tensor]:
+        for p in params:
+            self.state[p].setdefault("momentum", torch.zeros_like(p))
+        grads = [p.grad for p in params if p.grad is not None]
+        buffers = [self.state[p]["momentum"] for p in params]
+        torch._foreach_lerp_(buffers, grads, 1 - momentum)
+        ahead = torch._foreach_lerp(grads, buffers, momentum)
+        stacked_NRC = torch.cat([x.reshape(-1, *x.shape[-2:]) for x in ahead])
+        counts = [p.numel() // (p.shape[-1] * p.shape[-2]) for p in params]
+        parts = torch.split(orthogonalise(stacked_NRC), counts)
+        return [part.view_as(p) for part, p in zip(parts, params, strict=True)]
+
+
+class Optimizers:
+    """The optimizers of one model under one schedule."""
+
+    def __init__(self, model: nn.Module, config: Optim, num_steps: int) -> None:
+        self.config, self.num_steps = config, num_steps
+        self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+        matrices = [p for name, p in model.named_parameters() if config.matrices == "muon" and is_matrix(name, p)]
+        chosen = set(matrices)
+        others = [p for p in self.names if p not in chosen]
+        adam = torch.optim.AdamW(
+            others,
+            lr=config.lr,
+            betas=(config.beta1, config.beta2),
+            eps=config.eps,
+            weight_decay=0.0,
+            fused=True,
+        )
+        self.all: list[torch.optim.Optimizer] = [adam]
+        if matrices:
+            muon = Muon(matrices, lr=config.muon_lr, momentum=config.momentum, weight_decay=config.weight_decay)
+            self.all.append(muon)
+        self.peaks = [group["lr"] for optimizer in self.all for group in optimizer.param_groups]
+
+    def step(self, step: int) -> float:
+        """Clip, update, clear the gradients. Returns the gradient norm before clipping."""
+        norm = nn.utils.clip_grad_norm_(list(self.names), self.config.clip_norm)
+        share = schedule_share(self.config, step, self.num_steps)
+        groups = (group for optimizer in self.all for group in optimizer.param_groups)
+        for group, peak in zip(groups, self.peaks, strict=True):
+            group["lr"] = peak * share
+        for optimizer in self.all:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state as ``parameter/slot`` -> tensor, ready for safetensors."""
+        return {
+            f"{self.names[p]}/{slot}": value
+            for optimizer in self.all
+            for p, slots in optimizer.state.items()
+            for slot, value in slots.items()
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what ``tensors`` returned."""
+        by_name = {name: p for p, name in self.names.items()}
+        owner = {p: optimizer for optimizer in self.all for g in optimizer.param_groups for p in g["params"]}
+        for key, value in tensors.items():
+            name, slot = key.rsplit("/", 1)
+            parameter = by_name[name]
+            owner[parameter].state[parameter][slot] = value.clone()
+
+
+def is_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether Muon may have it: a hidden matrix, not an embedding, head or router (Jordan 2024)."""
+    return parameter.ndim >= 2 and not any(part in name for part in ("embed_tokens", "lm_head", "gate.weight"))
+
+
+def schedule_share(config: Optim, step: int, num_steps: int) -> float:
+    """Share of the peak learning rate at ``step`` (counted from 0): linear warm-up, then the chosen fall."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    if config.schedule == "constant":
+        return 1.0
+    fall = progress if config.schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
+    return 1 - (1 - config.final_share) * fall

@@ -1,0 +1,151 @@
+"""Attention over packed rows (training, prefill) and over a cache (decoding one token a row).
+
+Every attention has two forms that must agree (tests/parity): ``forward`` attends within the rows it is given and
+returns what a cache would keep; ``decode`` attends to that cache. For MLA the first is the naive form, the second
+the absorbed one (DeepSeek-V2, arXiv 2405.04434, section 2.1.2 and appendix C).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seekling.model.config import ModelConfig
+from seekling.model.layers import Linear, RMSNorm, rotate_half, rotate_interleaved
+
+
+class MultiHeadLatentAttention(nn.Module):
+    """Keys and values of all heads are read from one small latent per token (DeepSeek-V2, eq. 9-19)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c, heads = config, config.num_attention_heads
+        self.heads, self.nope, self.rope, self.v_width = (
+            heads,
+            c.qk_nope_head_dim,
+            c.qk_rope_head_dim,
+            c.v_head_dim,
+        )
+        self.latent = c.kv_lora_rank
+        self.scale = c.qk_head_dim**-0.5
+        if c.q_lora_rank is None:
+            self.q_proj: nn.Module = Linear(c.hidden_size, heads * c.qk_head_dim)
+        else:
+            self.q_a_proj = Linear(c.hidden_size, c.q_lora_rank)
+            self.q_a_layernorm = RMSNorm(c.q_lora_rank, 1e-6)
+            self.q_b_proj = Linear(c.q_lora_rank, heads * c.qk_head_dim)
+        self.kv_a_proj_with_mqa = Linear(c.hidden_size, c.kv_lora_rank + c.qk_rope_head_dim)
+        self.kv_a_layernorm = RMSNorm(c.kv_lora_rank, 1e-6)
+        self.kv_b_proj = Linear(c.kv_lora_rank, heads * (c.qk_nope_head_dim + c.v_head_dim))
+        self.o_proj = Linear(heads * c.v_head_dim, c.hidden_size)
+        self.low_rank_q = c.q_lora_rank is not None
+
+    def forward(self, x_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Attend within each row. ``mask`` [B, 1, T, T] is True where a query may look; None is plain causal."""
+        q_nope_BTHK, q_rope_BTHR = self._queries(x_BTD, rotary_BTR)
+        latent_BTC, k_rope_BTR = self._latent(x_BTD, rotary_BTR)
+        kv_BTHK = self.kv_b_proj(latent_BTC).unflatten(-1, (self.heads, -1))
+        k_nope_BTHK, v_BTHK = kv_BTHK.split((self.nope, self.v_width), -1)
+        k_rope_BTHR = k_rope_BTR.unsqueeze(2).expand(-1, -1, self.heads, -1)
+        q_BHTK = torch.cat((q_nope_BTHK, q_rope_BTHR), -1).transpose(1, 2)
+        k_BHTK = torch.cat((k_nope_BTHK, k_rope_BTHR), -1).transpose(1, 2)
+        out_BHTK = attend(q_BHTK, k_BHTK, v_BTHK.transpose(1, 2), mask, self.scale)
+        return self.o_proj(out_BHTK.transpose(1, 2).flatten(2)), torch.cat((latent_BTC, k_rope_BTR), -1)
+
+    def decode(self, x_BD: Tensor, rotary_BR: Tensor, cache: LayerCache) -> Tensor:
+        """One token per row against its cached latents: W^UK is absorbed into the query, W^UV into the output."""
+        q_nope_BTHK, q_rope_BTHR = self._queries(x_BD.unsqueeze(1), rotary_BR.unsqueeze(1))
+        latent_BTC, k_rope_BTR = self._latent(x_BD.unsqueeze(1), rotary_BR.unsqueeze(1))
+        keys_BTW = cache.append(torch.cat((latent_BTC, k_rope_BTR), -1).squeeze(1))
+        up_HKC = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))
+        w_uk_HKC, w_uv_HKC = up_HKC.split((self.nope, self.v_width), 1)
+        absorbed_BHC = torch.matmul(q_nope_BTHK.squeeze(1).transpose(0, 1), w_uk_HKC).transpose(0, 1)
+        q_BHW = torch.cat((absorbed_BHC, q_rope_BTHR.squeeze(1)), -1)
+        scores_BHT = torch.baddbmm(cache.bias_B1T, q_BHW, keys_BTW.transpose(1, 2), alpha=self.scale)
+        context_BHC = torch.bmm(scores_BHT.softmax(-1), keys_BTW[..., : self.latent])
+        out_HBK = torch.matmul(context_BHC.transpose(0, 1), w_uv_HKC.transpose(1, 2))
+        return self.o_proj(out_HBK.transpose(0, 1).flatten(1))
+
+    def _queries(self, x_BTD: Tensor, rotary_BTR: Tensor) -> tuple[Tensor, Tensor]:
+        q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD))) if self.low_rank_q else self.q_proj(x_BTD)
+        nope_BTHK, rope_BTHR = q.unflatten(-1, (self.heads, -1)).split((self.nope, self.rope), -1)
+        return nope_BTHK, rotate_interleaved(rope_BTHR, rotary_BTR.unsqueeze(2))
+
+    def _latent(self, x_BTD: Tensor, rotary_BTR: Tensor) -> tuple[Tensor, Tensor]:
+        latent_BTC, rope_BTR = self.kv_a_proj_with_mqa(x_BTD).split((self.latent, self.rope), -1)
+        return self.kv_a_layernorm(latent_BTC), rotate_interleaved(rope_BTR, rotary_BTR)
+
+
+class GroupedQueryAttention(nn.Module):
+    """Several query heads share a key-value head (arXiv 2305.13245); Qwen3 normalises queries and keys per head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c, width = config, config.qk_head_dim
+        self.heads, self.kv_heads, self.width, self.scale = (
+            c.num_attention_heads,
+            c.kv_heads,
+            width,
+            width**-0.5,
+        )
+        self.q_proj = Linear(c.hidden_size, c.num_attention_heads * width)
+        self.k_proj = Linear(c.hidden_size, c.kv_heads * width)
+        self.v_proj = Linear(c.hidden_size, c.kv_heads * width)
+        self.o_proj = Linear(c.num_attention_heads * width, c.hidden_size)
+        if c.parts.qk_norm:
+            self.q_norm = RMSNorm(width, c.rms_norm_eps)
+            self.k_norm = RMSNorm(width, c.rms_norm_eps)
+        self.qk_norm = c.parts.qk_norm
+
+    def forward(self, x_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Attend within each row. ``mask`` [B, 1, T, T] is True where a query may look; None is plain causal."""
+        q_BTHK, k_BTHK, v_BTHK = self._project(x_BTD, rotary_BTR)
+        entry_BTW = torch.cat((k_BTHK, v_BTHK), 2).flatten(2)
+        group = self.heads // self.kv_heads
+        k_BHTK, v_BHTK = (t.transpose(1, 2).repeat_interleave(group, 1) for t in (k_BTHK, v_BTHK))
+        out_BHTK = attend(q_BTHK.transpose(1, 2), k_BHTK, v_BHTK, mask, self.scale)
+        return self.o_proj(out_BHTK.transpose(1, 2).flatten(2)), entry_BTW
+
+    def decode(self, x_BD: Tensor, rotary_BR: Tensor, cache: LayerCache) -> Tensor:
+        """One token per row against its cached keys and values."""
+        q_BTHK, k_BTHK, v_BTHK = self._project(x_BD.unsqueeze(1), rotary_BR.unsqueeze(1))
+        kept_BTW = cache.append(torch.cat((k_BTHK, v_BTHK), 2).flatten(1))
+        k_BTHK, v_BTHK = kept_BTW.unflatten(-1, (2 * self.kv_heads, -1)).chunk(2, 2)
+        q_BHGK = q_BTHK.squeeze(1).unflatten(1, (self.kv_heads, -1))
+        scores_BHGT = torch.matmul(q_BHGK, k_BTHK.permute(0, 2, 3, 1)) * self.scale + cache.bias_B1T.unsqueeze(1)
+        out_BHGK = torch.matmul(scores_BHGT.softmax(-1), v_BTHK.transpose(1, 2))
+        return self.o_proj(out_BHGK.flatten(1))
+
+    def _project(self, x_BTD: Tensor, rotary_BTR: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        projections = ((self.q_proj, self.heads), (self.k_proj, self.kv_heads), (self.v_proj, self.kv_heads))
+        q_BTHK, k_BTHK, v_BTHK = (proj(x_BTD).unflatten(-1, (heads, -1)) for proj, heads in projections)
+        if self.qk_norm:
+            q_BTHK, k_BTHK = self.q_norm(q_BTHK), self.k_norm(k_BTHK)
+        rotary = rotary_BTR.unsqueeze(2)
+        return rotate_half(q_BTHK, rotary), rotate_half(k_BTHK, rotary), v_BTHK
+
+
+class LayerCache:
+    """One layer's cache as seen in one decode step: write this step's entries, read all so far.
+
+    ``kept_BTW`` is the layer's buffer narrowed to the longest row, ``lengths_B`` how many entries each row holds
+    before this step, ``bias_B1T`` 0 where a row may look and -inf beyond its length.
+    """
+
+    def __init__(self, kept_BTW: Tensor, rows_B: Tensor, lengths_B: Tensor, bias_B1T: Tensor) -> None:
+        self.kept_BTW, self.rows_B, self.lengths_B, self.bias_B1T = kept_BTW, rows_B, lengths_B, bias_B1T
+
+    def append(self, entry_BW: Tensor) -> Tensor:
+        """Write one entry per row at its length and return all entries [B, T, W]."""
+        self.kept_BTW.index_put_((self.rows_B, self.lengths_B), entry_BW)
+        return self.kept_BTW
+
+
+def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """softmax(q k^T scale) v. Values narrower than keys are padded: unequal widths take a path twice as slow."""
+    width = v_BHTK.shape[-1]
+    padding = q_BHTK.shape[-1] - width
+    v_BHTK = F.pad(v_BHTK, (0, padding)) if padding > 0 else v_BHTK
+    out = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=mask, is_causal=mask is None, scale=scale)
+    return out[..., :width]

@@ -1,0 +1,45 @@
+"""The cache of a batch of running requests: one buffer per layer, one slot per request, passed in, never ambient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from seekling.model.attention import LayerCache
+from seekling.model.config import ModelConfig
+
+
+class Cache:
+    """``layers[l]`` [S, T, W]: S slots of T tokens; W is the latent and rotated key (MLA) or keys and values (GQA)."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_slots: int,
+        num_tokens: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        shape = (num_slots, num_tokens, config.cache_width)
+        self.layers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+
+    def fill(self, slots_B: Tensor, entries: Sequence[Tensor], sources_B: Tensor) -> None:
+        """Copy prompt entries [P, T, W] of row ``sources_B`` into slots: one prompt may fill many (a group)."""
+        for layer, entry_PTW in zip(self.layers, entries, strict=True):
+            layer[:, : entry_PTW.shape[1]].index_copy_(0, slots_B, entry_PTW.index_select(0, sources_B))
+
+    def keep(self, slots_B: Tensor) -> None:
+        """Forget every slot but these, which move to the front in this order."""
+        self.layers = [layer.index_select(0, slots_B) for layer in self.layers]
+
+    def views(self, lengths_B: Tensor, longest: int) -> list[LayerCache]:
+        """What each layer sees when every slot appends one token to ``lengths_B`` entries."""
+        device = lengths_B.device
+        rows_B = torch.arange(len(lengths_B), device=device)
+        beyond_BT = torch.arange(longest + 1, device=device) > lengths_B.unsqueeze(1)
+        zero = torch.zeros((), dtype=self.layers[0].dtype, device=device)
+        bias_B1T = zero.expand(beyond_BT.shape).masked_fill(beyond_BT, float("-inf")).unsqueeze(1)
+        return [LayerCache(layer[:, : longest + 1], rows_B, lengths_B, bias_B1T) for layer in self.layers]

@@ -1,0 +1,185 @@
+"""One decoder for every family: embed, blocks of attention and feed-forward, head, multi-token prediction.
+
+rows of tokens -> hidden states -> logits          training and prefill: ``Decoder.forward``
+one token a row + cache -> hidden state            decoding: ``Decoder.decode``
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seekling.model.attention import GroupedQueryAttention, LayerCache, MultiHeadLatentAttention
+from seekling.model.config import ModelConfig
+from seekling.model.layers import Linear, RMSNorm, SwiGLU, rotary_table
+from seekling.model.moe import DeepSeekMoE, Router, Routing, choose_experts
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Packed input. ``tokens_BT`` ids, ``positions_BT`` within each segment, ``segments_BT`` which text a token
+    belongs to (0 is padding); a token sees only earlier tokens of its own segment."""
+
+    tokens_BT: Tensor
+    positions_BT: Tensor
+    segments_BT: Tensor
+
+    def mask(self) -> Tensor:
+        """True where query t may look at key s: bool [B, 1, T, T]. Padding looks at itself, so no row is empty."""
+        same_BTT = self.segments_BT.unsqueeze(2) == self.segments_BT.unsqueeze(1)
+        return same_BTT.tril().unsqueeze(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What a forward pass leaves: ``states_BTD`` after the final norm, the routing of each expert layer, and the
+    cache entries [B, T, W] of each layer."""
+
+    states_BTD: Tensor
+    routings: list[Routing] = field(default_factory=list)
+    entries: list[Tensor] = field(default_factory=list)
+
+
+class Block(nn.Module):
+    """Pre-norm attention, then pre-norm feed-forward, each added to the stream."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        mla = config.parts.attention == "mla"
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = MultiHeadLatentAttention(config) if mla else GroupedQueryAttention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        moe = config.is_moe(layer)
+        self.mlp = DeepSeekMoE(config) if moe else SwiGLU(config.hidden_size, config.intermediate_size)
+
+    def forward(
+        self, x_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None, replay_NA: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Routing | None]:
+        attended_BTD, entry_BTW = self.self_attn(self.input_layernorm(x_BTD), rotary_BTR, mask)
+        x_BTD = x_BTD + attended_BTD
+        fed_BTD, routing = self._feed(self.post_attention_layernorm(x_BTD), replay_NA)
+        return x_BTD + fed_BTD, entry_BTW, routing
+
+    def decode(self, x_BD: Tensor, rotary_BR: Tensor, cache: LayerCache) -> tuple[Tensor, Routing | None]:
+        x_BD = x_BD + self.self_attn.decode(self.input_layernorm(x_BD), rotary_BR, cache)
+        fed_BD, routing = self._feed(self.post_attention_layernorm(x_BD), None)
+        return x_BD + fed_BD, routing
+
+    def _feed(self, x: Tensor, replay_NA: Tensor | None) -> tuple[Tensor, Routing | None]:
+        if not isinstance(self.mlp, DeepSeekMoE):
+            return self.mlp(x), None
+        fed_ND, routing = self.mlp(x.flatten(0, -2), replay_NA)
+        return fed_ND.view_as(x), routing
+
+
+class NextToken(nn.Module):
+    """Multi-token prediction of depth 1: from h_t and the embedding of token t+1, predict token t+2 (V3, eq. 21-24).
+
+    Checkpoints put the embedding first in ``eh_proj``'s input, though the paper's equation 21 writes it second.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.enorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.hnorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.eh_proj = Linear(2 * config.hidden_size, config.hidden_size)
+        self.block = Block(config, config.num_hidden_layers)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self, hidden_BTD: Tensor, next_embedding_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Routing | None]:
+        joined = torch.cat((self.enorm(next_embedding_BTD), self.hnorm(hidden_BTD)), -1)
+        out_BTD, _, routing = self.block(self.eh_proj(joined), rotary_BTR, mask)
+        return self.norm(out_BTD), routing
+
+
+class Decoder(nn.Module):
+    """A causal language model. Weights are uninitialised until ``init_weights`` or a load."""
+
+    mtp: NextToken | None
+    rotary_TR: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size)
+        self.mtp = NextToken(config) if config.num_nextn_predict_layers else None
+        rotary = rotary_table(config, config.max_position_embeddings)
+        self.register_buffer("rotary_TR", rotary, persistent=False)
+
+    def forward(self, rows: Rows, replay: Sequence[Tensor] | None = None) -> Hidden:
+        """Hidden states of packed rows. ``replay`` forces the routes of each expert layer: [N, A] each."""
+        x_BTD = self.embed_tokens(rows.tokens_BT)
+        rotary_BTR, mask = self.rotary_TR[rows.positions_BT], rows.mask()
+        routings, entries = [], []
+        forced = iter(replay or ())
+        for block in self.blocks:
+            replayed = next(forced) if replay and isinstance(block.mlp, DeepSeekMoE) else None
+            x_BTD, entry_BTW, routing = block(x_BTD, rotary_BTR, mask, replayed)
+            entries.append(entry_BTW)
+            routings += [routing] if routing is not None else []
+        return Hidden(self.norm(x_BTD), routings, entries)
+
+    def predict_next(self, rows: Rows, hidden_BTD: Tensor) -> tuple[Tensor, Routing | None]:
+        """Hidden states whose logits at t speak about token t+2 [B, T, D]; the last two of a segment mean nothing."""
+        assert self.mtp is not None
+        embedding_BTD = self.embed_tokens(rows.tokens_BT.roll(-1, 1))
+        return self.mtp(hidden_BTD, embedding_BTD, self.rotary_TR[rows.positions_BT], rows.mask())
+
+    def decode(self, tokens_B: Tensor, positions_B: Tensor, caches: Sequence[LayerCache]) -> Hidden:
+        """One token per row, cache written in place: states [B, D] and the routing of each expert layer."""
+        x_BD, rotary_BR, routings = self.embed_tokens(tokens_B), self.rotary_TR[positions_B], []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x_BD, routing = block.decode(x_BD, rotary_BR, cache)
+            routings += [routing] if routing is not None else []
+        return Hidden(self.norm(x_BD), routings)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Unnormalised scores over the vocabulary: [..., V]."""
+        return F.linear(states, self.head_VD)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The main layers, in order."""
+        return list(self.layers)  # type: ignore[arg-type]
+
+    @property
+    def head_VD(self) -> Tensor:
+        """The output matrix: its own, or the embedding table's."""
+        return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+
+    def routers(self) -> list[Router]:
+        """Every router, main layers first, then the prediction layer's."""
+        return [module for module in self.modules() if isinstance(module, Router)]
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> Decoder:
+        """Normal(0, ``initializer_range``); maps back into the stream start smaller by sqrt(2 L), norms at one.
+
+        Each tensor's draw depends on (seed, its name) alone, so adding a part changes no other part.
+        """
+        residual = (2 * self.config.num_hidden_layers) ** -0.5
+        for name, weight in self.named_parameters():
+            if weight.ndim < 2:
+                weight.fill_(1.0)
+                continue
+            digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+            scale = self.config.initializer_range * (
+                residual if name.endswith(("o_proj.weight", "down_proj", "down_proj.weight")) else 1
+            )
+            drawn = torch.randn(weight.shape, generator=generator, dtype=torch.float32) * scale
+            weight.copy_(drawn)
+        return self
+
+
+__all__ = ["Block", "Decoder", "Hidden", "NextToken", "Rows", "choose_experts"]

@@ -1,0 +1,143 @@
+"""DeepSeekMoE: fine-grained routed experts beside shared ones, balanced without an auxiliary loss.
+
+Sources: DeepSeekMoE (arXiv 2401.06066) section 3; DeepSeek-V3 (arXiv 2412.19437) section 2.1.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seekling.model.config import ModelConfig
+from seekling.model.layers import SwiGLU
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Where a layer sent its tokens: ``chosen_NA`` expert ids, ``scores_NE`` affinities before the bias."""
+
+    chosen_NA: Tensor
+    scores_NE: Tensor
+
+
+def choose_experts(
+    scores_NE: Tensor, bias_E: Tensor, *, top_k: int, num_groups: int = 1, top_groups: int = 1
+) -> Tensor:
+    """Pick ``top_k`` experts per token by biased score, within the ``top_groups`` best groups: [N, A].
+
+    The bias chooses (eq. 16) but never weighs. A group counts by the sum of its two best biased scores; the others
+    are masked with -inf, not 0, since a biased score can be negative.
+    """
+    biased_NE = scores_NE + bias_E
+    if num_groups > 1:
+        grouped_NGE = biased_NE.unflatten(-1, (num_groups, -1))
+        best_NG = grouped_NGE.topk(min(2, grouped_NGE.shape[-1]), -1).values.sum(-1)
+        allowed_NG = torch.zeros_like(best_NG, dtype=torch.bool).scatter(1, best_NG.topk(top_groups, -1).indices, True)
+        biased_NE = grouped_NGE.masked_fill(~allowed_NG.unsqueeze(-1), float("-inf")).flatten(1)
+    return biased_NE.topk(top_k, -1).indices
+
+
+def expert_weights(scores_NE: Tensor, chosen_NA: Tensor, *, normalise: bool, scale: float) -> Tensor:
+    """Gate values of the chosen experts, from the unbiased scores (eq. 13-14): [N, A]."""
+    weights_NA = scores_NE.gather(-1, chosen_NA)
+    if normalise:
+        weights_NA = weights_NA / (weights_NA.sum(-1, keepdim=True) + 1e-20)
+    return weights_NA * scale
+
+
+def run_experts(x_ND: Tensor, chosen_NA: Tensor, weights_NA: Tensor, gate_up_EFD: Tensor, down_EDF: Tensor) -> Tensor:
+    """Send every token to its experts and bring the weighted answers home: [N, D].
+
+    Tokens are sorted by expert so that each expert is one contiguous product; ``index_select`` both ways keeps the
+    backward pass deterministic where advanced indexing is not.
+    """
+    num_active = chosen_NA.shape[1]
+    expert_M, order_M = chosen_NA.flatten().sort(stable=True)
+    ends_E = torch.searchsorted(expert_M, torch.arange(1, len(gate_up_EFD) + 1, device=expert_M.device)).int()
+    sent_MD = x_ND.index_select(0, order_M // num_active)
+    gate_MF, up_MF = F.grouped_mm(sent_MD, gate_up_EFD.transpose(1, 2), offs=ends_E).chunk(2, -1)
+    answered_MD = F.grouped_mm(F.silu(gate_MF) * up_MF, down_EDF.transpose(1, 2), offs=ends_E)
+    home_M = torch.empty_like(order_M).scatter_(0, order_M, torch.arange(len(order_M), device=order_M.device))
+    returned_NAD = answered_MD.index_select(0, home_M).unflatten(0, (-1, num_active))
+    return torch.einsum("nad,na->nd", returned_NAD, weights_NA)
+
+
+class Router(nn.Module):
+    """Sigmoid affinities of tokens to experts; the bias is moved by rule, not by gradient (eq. 15-16)."""
+
+    e_score_correction_bias: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.n_routed_experts is not None
+        self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
+        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts, dtype=torch.float32))
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        return F.linear(x_ND.float(), self.weight.float()).sigmoid()
+
+
+class DeepSeekMoE(nn.Module):
+    """Shared experts see every token, routed experts those the router sends them (eq. 12)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.n_routed_experts is not None
+        self.config = config
+        width, hidden, experts = config.hidden_size, config.moe_intermediate_size, config.n_routed_experts
+        self.gate = Router(config)
+        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * hidden, width))
+        self.down_proj = nn.Parameter(torch.empty(experts, width, hidden))
+        self.shared_experts = SwiGLU(width, hidden * config.n_shared_experts) if config.n_shared_experts else None
+
+    def forward(self, x_ND: Tensor, replay_NA: Tensor | None = None) -> tuple[Tensor, Routing]:
+        """``replay_NA`` forces the routes a sampler took, so that both see the same experts (router replay)."""
+        c = self.config
+        scores_NE = self.gate(x_ND)
+        chosen_NA = replay_NA
+        if chosen_NA is None:
+            chosen_NA = choose_experts(
+                scores_NE.detach(), self.gate.e_score_correction_bias,
+                top_k=c.num_experts_per_tok, num_groups=c.n_group, top_groups=c.topk_group,
+            )  # fmt: skip
+        weights_NA = expert_weights(
+            scores_NE, chosen_NA, normalise=c.norm_topk_prob, scale=c.routed_scaling_factor
+        ).type_as(x_ND)
+        out_ND = run_experts(x_ND, chosen_NA, weights_NA, self.gate_up_proj, self.down_proj)
+        if self.shared_experts is not None:
+            out_ND = out_ND + self.shared_experts(x_ND)
+        return out_ND, Routing(chosen_NA, scores_NE)
+
+
+def expert_load(chosen_NA: Tensor, num_experts: int, weight_N: Tensor | None = None) -> Tensor:
+    """How many tokens each expert received: float64 [E]; ``weight_N`` 0 leaves padding out."""
+    counted = torch.ones_like(chosen_NA, dtype=torch.float64)
+    if weight_N is not None:
+        counted = counted * weight_N.to(torch.float64).unsqueeze(1)
+    return torch.zeros(num_experts, dtype=torch.float64, device=chosen_NA.device).index_add_(
+        0, chosen_NA.flatten(), counted.flatten()
+    )
+
+
+def move_bias(bias_E: Tensor, load_E: Tensor, speed: float) -> Tensor:
+    """The auxiliary-loss-free rule: overloaded experts become less likely, underloaded more (section 2.1.2)."""
+    return bias_E + speed * torch.sign(load_E.mean() - load_E).to(bias_E.dtype)
+
+
+def balance_losses(routing: Routing, weight_N: Tensor, row_N: Tensor, num_rows: int) -> Tensor:
+    """Sequence-wise balance loss of each row [R] (eq. 17-20), padding (``weight_N`` 0) left out.
+
+    f_i = E/(A T) sum_t 1(t chooses i), P_i = mean_t s_i,t / sum_j s_j,t; loss = sum_i f_i P_i: 1 when balanced.
+    """
+    num_experts, top_k = routing.scores_NE.shape[1], routing.chosen_NA.shape[1]
+    share_NE = routing.scores_NE / routing.scores_NE.sum(-1, keepdim=True)
+    chosen_NE = torch.zeros_like(share_NE).scatter(1, routing.chosen_NA, 1.0)
+    weight_N1 = weight_N.to(share_NE.dtype).unsqueeze(1)
+    zeros_RE = share_NE.new_zeros(num_rows, num_experts)
+    tokens_R1 = zeros_RE[:, :1].index_add(0, row_N, weight_N1).clamp_min(1)
+    chosen_RE = zeros_RE.index_add(0, row_N, chosen_NE * weight_N1) * (num_experts / top_k) / tokens_R1
+    share_RE = zeros_RE.index_add(0, row_N, share_NE * weight_N1) / tokens_R1
+    return (chosen_RE * share_RE).sum(-1)

@@ -1,0 +1,65 @@
+"""Checkpoints: a folder written aside and renamed, with a checksum per file; a damaged newest falls back.
+
+Everything a stage needs to go on is in it: weights, router biases, optimizer state, the next step.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from seekling.errors import UserError
+from seekling.learn.optim import Optimizers
+from seekling.model.decoder import Decoder
+from seekling.model.weights import load_model, load_tensors, save_model, save_tensors
+from seekling.runlog.files import disk_error, read_json, sync_folder, write_json
+
+KEEP = 2
+"""How many checkpoints stay: the newest, and the one to fall back to."""
+
+
+def save_checkpoint(folder: Path, next_step: int, model: Decoder, optimizers: Optimizers) -> None:
+    """Write ``folder/step-<next_step>`` whole or not at all, then drop the oldest."""
+    target, beside = folder / f"step-{next_step:07d}", folder / f".step-{next_step:07d}.tmp"
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        save_model(beside, model)
+        save_tensors(beside / "optimizer.safetensors", optimizers.tensors())
+        write_json(beside / "state.json", {"next_step": next_step, "sha256": _digests(beside)})
+        shutil.rmtree(target, ignore_errors=True)
+        beside.rename(target)
+        sync_folder(folder)
+    except OSError as error:
+        raise disk_error(target, error) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    for old in _newest_first(folder)[KEEP:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def restore(folder: Path, model: Decoder, optimizers: Optimizers, warn: Callable[[str], None]) -> int:
+    """Fill model and optimizers from the newest sound checkpoint. Returns the step to do next (0: none was found)."""
+    for place in _newest_first(folder):
+        try:
+            state = read_json(place / "state.json")
+            if state["sha256"] != _digests(place):
+                raise UserError("its files differ from their checksums")
+            device = str(next(model.parameters()).device)
+            model.load_state_dict(load_model(place, device=device).state_dict())
+            optimizers.load(load_tensors(place / "optimizer.safetensors", device))
+            return int(state["next_step"])
+        except (UserError, KeyError, TypeError) as error:
+            warn(f"checkpoint {place} is damaged ({error}); falling back to the one before")
+    return 0
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.iterdir() if file.name != "state.json")
+    return {file.name: sha256(file.read_bytes()).hexdigest() for file in files}

@@ -1,0 +1,160 @@
+"""What a manifest can say: stage kinds and their settings. Torch-free, so that a manifest is checked in a moment.
+
+A kind names its loop by string; the loop is imported when the stage runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator
+
+from seekling.config import Settings, runtime
+from seekling.engine.config import Sampling
+from seekling.learn.config import Objective, Optim, Packing
+from seekling.learn.presets import OBJECTIVES
+from seekling.model.config import PRESETS, ModelConfig
+from seekling.rewards.rubric import Rubric
+from seekling.tasks.corpus import Mixture
+
+FORMAT = 1
+"""Version of the manifest's language."""
+
+
+class Gate(Settings):
+    """What a figure must reach for the run to go on."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+class StageSettings(Settings):
+    """What every stage can say."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="what the stage is called; other stages name it")
+    kind: str
+    source: str | tuple[str, ...] = Field((), alias="from", description="the stage or stages whose results it reads")
+    gate: dict[str, Gate] = runtime({}, description='figures it must reach, e.g. {"pass@1" = {min = 0.6}}')
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the stages it reads, in order."""
+        return (self.source,) if isinstance(self.source, str) else self.source
+
+
+class Trained(StageSettings):
+    """What every stage that learns can say."""
+
+    steps: int = Field(ge=1, description="optimizer steps")
+    optim: Optim = Optim()
+    packing: Packing = Packing()
+    checkpoint_every: int = runtime(100, ge=1, description="steps between checkpoints")
+
+
+class Pretrain(Trained):
+    """From random weights: next-token prediction on generated text (multi-token prediction and balance included)."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    task: str | dict[str, Any] = Field("arithmetic", description="the task whose attempts are the text")
+    text: Mixture = Mixture()
+    model: ModelConfig = Field(PRESETS["tiny-v3"], description="a preset's name, or a table: preset and what differs")
+    tokens_per_step: int = Field(2048, ge=64)
+    mtp_weight: float = Field(0.1, ge=0, description="lambda of DeepSeek-V3 eq. 25")
+    balance_weight: float = Field(1e-4, ge=0, description="alpha of DeepSeek-V3 eq. 17")
+    bias_speed: float = Field(1e-3, ge=0, description="gamma, how fast router biases move")
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _from_preset(cls, value: Any) -> Any:
+        table = {"preset": value} if isinstance(value, str) else value
+        if not isinstance(table, dict) or "preset" not in table:
+            return value
+        name = table["preset"]
+        if name not in PRESETS:
+            raise ValueError(f'there is no model preset "{name}"; known: {", ".join(PRESETS)}')
+        return PRESETS[name].model_dump() | {key: v for key, v in table.items() if key != "preset"}
+
+
+class Sft(Trained):
+    """Supervised fine-tuning on chats: a JSONL file of ``messages``, or a task's traces of stated qualities."""
+
+    kind: Literal["sft"] = "sft"
+    data: str = Field("", description="a .jsonl file whose lines hold messages, or prompt and completion")
+    task: str | dict[str, Any] = Field("", description="or: the task whose traces are the text")
+    text: Mixture = Mixture(facts=0.0, qualities={"expert": 1.0})
+    tokens_per_step: int = Field(2048, ge=64)
+
+
+class Grpo(Trained):
+    """Reinforcement with checkable rewards: sample groups, judge, compare siblings, update (R1-Zero's step)."""
+
+    kind: Literal["grpo"] = "grpo"
+    task: str | dict[str, Any] = "arithmetic"
+    problems_per_step: int = Field(16, ge=1)
+    rollouts_per_problem: int = Field(16, ge=2)
+    sampling: Sampling = Sampling()
+    objective: Objective = Field(OBJECTIVES["dr_grpo"], description="a name, or a table of its parts")
+    rubric: Rubric = Rubric()
+    rewards: Literal["checked", "shuffled"] = Field(
+        "checked",
+        description="shuffled deals each step's rewards out at random: the control that should learn nothing",
+    )
+    held_out_every: int = runtime(20, ge=0, description="steps between small held-out evaluations; 0 for none")
+    held_out_problems: int = runtime(64, ge=1)
+    kl_every: int = runtime(10, ge=0, description="steps between measurements of the KL to the start policy")
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if value not in OBJECTIVES:
+                raise ValueError(f'there is no objective "{value}"; known: {", ".join(OBJECTIVES)}')
+            return OBJECTIVES[value]
+        return value
+
+
+class Eval(StageSettings):
+    """Held-out problems, many rollouts each: pass@k, maj@k, lengths, diversity, all with intervals."""
+
+    kind: Literal["eval"] = "eval"
+    task: str | dict[str, Any] = "arithmetic"
+    problems: int = Field(64, ge=1)
+    samples: int = Field(64, ge=1, description="rollouts per problem: the largest k")
+    larger_size: int | None = Field(None, description="a size never trained on, evaluated beside")
+    larger_samples: int = Field(8, ge=1)
+    sampling: Sampling = Sampling()
+    rubric: Rubric = Rubric()
+
+
+class Control(StageSettings):
+    """The cheapest things that could also have raised the score; from = [before, after] (two stages' models)."""
+
+    kind: Literal["control"] = "control"
+    task: str | dict[str, Any] = "arithmetic"
+    problems: int = Field(64, ge=1)
+    samples: int = Field(16, ge=1)
+    sampling: Sampling = Sampling()
+    rubric: Rubric = Rubric()
+    shuffled: str | None = Field(None, description="a grpo stage run with shuffled rewards, reported beside")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A stage kind: its settings, its loop by name, how many stages it reads."""
+
+    settings: type[StageSettings]
+    loop: str
+    num_sources: tuple[int, ...]
+    schema: int = 1
+
+
+KINDS: dict[str, Kind] = {
+    "pretrain": Kind(Pretrain, "seekling.recipes.pretrain:pretrain", (0,)),
+    "sft": Kind(Sft, "seekling.recipes.sft:sft", (1,)),
+    "grpo": Kind(Grpo, "seekling.recipes.grpo:grpo", (1,)),
+    "eval": Kind(Eval, "seekling.recipes.evaluate:evaluate", (1,)),
+    "control": Kind(Control, "seekling.recipes.control:control", (2, 3)),
+}

@@ -1,0 +1,244 @@
+"""Reinforcement with checkable rewards, R1-Zero's step:
+
+problems -> rollouts -> rewards -> advantages -> loss -> update -> eval
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+
+from seekling import selftests
+from seekling.evals.evaluate import attempts_of
+from seekling.learn.advantage import ADVANTAGES
+from seekling.learn.batch import Batch, Text, pack
+from seekling.learn.objective import token_weights
+from seekling.learn.optim import Optimizers
+from seekling.learn.update import rollout_loss, step, token_logps
+from seekling.model.count import flops_per_token
+from seekling.model.weights import load_model, save_model
+from seekling.recipes.checkpoint import restore, save_checkpoint
+from seekling.recipes.config import Grpo
+from seekling.recipes.journal import recall, remember
+from seekling.recipes.policy import Policy, generation_cost, sample_groups
+from seekling.recipes.stage import Clock, Interrupted, Stage
+from seekling.records import Group, Problem, Score, Verdict
+from seekling.rewards.rubric import score
+from seekling.runlog.run import Journal
+from seekling.tasks.protocol import problems
+from seekling.tasks.registry import build_task
+
+
+def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
+    """Reinforce the model of the stage's input. Returns the mean figures of the last steps."""
+    task = build_task(config.task)
+    policy = Policy.load(stage.inputs[0].model, stage.device)
+    reference = load_model(stage.inputs[0].model, device=str(stage.device)).requires_grad_(False)
+    optimizers = Optimizers(policy.model, config.optim, config.steps)
+    _self_test(stage, config, task, policy)
+    start = restore(stage.checkpoints, policy.model, optimizers, stage.warn)
+    journal = Journal(stage.folder.folder)
+    judge = _judge(config, task, stage)
+    history: list[dict[str, float]] = []
+    clock = Clock()
+
+    for index in range(start, config.steps):
+        asked = list(islice(problems(task, "train", f"{stage.seed}/{index}"), config.problems_per_step))
+        groups, scores = recall(journal, index, asked) or sample_and_judge(policy, asked, config, stage, index, judge)
+        remember(journal, index, groups, scores)
+        generated = generation_cost(policy, groups)
+        stage.charge(index, "generate", *generated, clock.lap())
+
+        measured = bool(config.objective.beta) or (config.kl_every > 0 and index % config.kl_every == 0)
+        batch = collate(groups, scores, config).to(stage.device)
+        batch = with_reference(batch, reference, config) if measured else batch
+        totals = step(
+            policy.model, optimizers, batch,
+            lambda model, part: rollout_loss(
+                model, part, objective=config.objective, temperature=config.sampling.temperature
+            ),
+            step_index=index, rows_per_pass=config.packing.rows_per_pass, dtype=stage.dtype,
+        )  # fmt: skip
+        figures = summarise(task, groups, scores, totals, measured=measured)
+        if config.held_out_every and (index + 1) % config.held_out_every == 0:
+            figures["held_out_pass"] = held_out_pass(policy, task, config)
+        history.append(figures)
+
+        seconds, tokens = clock.lap(), batch.num_tokens
+        context = float(batch.rows.positions_BT.float().mean())
+        flops = tokens * flops_per_token(policy.model.config, context, training=True)
+        stage.charge(index, "train", tokens, flops, seconds)
+        load = {"expert_load": expert_load(groups, policy.model.config.n_routed_experts or 0)}
+        stage.log(index, config.steps, generated[0] + tokens, generated[1] + flops, seconds, figures | load)
+        if stage.stop_requested() or (index + 1) % config.checkpoint_every == 0:
+            save_checkpoint(stage.checkpoints, index + 1, policy.model, optimizers)
+            clock.lap()
+        if stage.stop_requested() and index + 1 < config.steps:
+            raise Interrupted
+
+    save_model(stage.folder.model, policy.model)
+    policy.tokenizer.save(stage.folder.model)
+    return _means(history[-10:])
+
+
+def sample_and_judge(
+    policy: Policy,
+    asked: Sequence[Problem],
+    config: Grpo,
+    stage: Stage,
+    index: int,
+    judge: Callable[[int, list[Group]], list[list[Score]]],
+) -> tuple[list[Group], list[list[Score]]]:
+    """Rollouts of one step, and what each earned."""
+    groups = sample_groups(policy, asked, config.rollouts_per_problem, config.sampling, f"{stage.seed}/{index}")
+    return groups, judge(index, groups)
+
+
+def collate(groups: Sequence[Group], scores: Sequence[Sequence[Score]], config: Grpo) -> Batch:
+    """Rewards -> advantages -> one packed batch whose token weights are fixed for the whole step.
+
+    A rollout whose advantage is zero, or whose reward was left open, carries no gradient and is left out.
+    """
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    advantage_R = torch.cat([ADVANTAGES[config.objective.advantage](rewards(row)) for row in scores])
+    lengths_R = torch.tensor([len(rollout.tokens) for rollout in rollouts])
+    weight_R = token_weights(lengths_R, config.objective.weighting, config.sampling.max_tokens)
+    texts = []
+    for rollout, advantage, weight in zip(rollouts, advantage_R.tolist(), weight_R.tolist(), strict=True):
+        said = np.r_[np.zeros(len(rollout.prompt)), np.ones(len(rollout.tokens))].astype(np.float32)
+        behaviour = np.r_[np.zeros(len(rollout.prompt), np.float32), rollout.logps]
+        values = {"advantage": said * np.float32(advantage), "behaviour": behaviour, "reference": behaviour}
+        texts.append(Text((*rollout.prompt, *rollout.tokens), said * np.float32(weight), values, rollout.routes))
+    spread = [text for text, advantage in zip(texts, advantage_R.tolist(), strict=True) if advantage]
+    return pack(spread or texts[:1], config.packing.row_tokens)
+
+
+def rewards(scores: Sequence[Score]) -> torch.Tensor:
+    """Rewards of one group, float64 [G]; NaN where a check failed to judge."""
+    return torch.tensor([np.nan if s.reward is None else s.reward for s in scores], dtype=torch.float64)
+
+
+def with_reference(batch: Batch, reference: Any, config: Grpo) -> Batch:
+    """The same batch with the start policy's log-probabilities (its own routes, not the sampler's)."""
+    parts = []
+    with torch.no_grad():
+        for part in batch.passes(config.packing.rows_per_pass):
+            hidden = reference(part.rows)
+            parts.append(token_logps(reference, hidden, part.targets_BT, config.sampling.temperature)[0])
+    return replace(batch, values={**batch.values, "reference": torch.cat(parts)})
+
+
+def summarise(
+    task: Any,
+    groups: Sequence[Group],
+    scores: Sequence[Sequence[Score]],
+    totals: dict[str, float],
+    *,
+    measured: bool,
+) -> dict[str, float]:
+    """A step's figures, by the names the report knows."""
+    flat = [s for row in scores for s in row]
+    known = [s.reward for s in flat if s.reward is not None]
+    made = [attempts_of(task, group.problem, rollout) for group in groups for rollout in group.rollouts]
+    said = max(1.0, totals["said"])
+    figures = {
+        "reward": float(np.mean(known)) if known else 0.0,
+        "pass_rate": float(np.mean([s.verdict is Verdict.PASS for s in flat])),
+        "format_rate": float(np.mean([s.parts.get("format", 0.0) for s in flat])),
+        "response_length": float(np.mean([len(r.tokens) for g in groups for r in g.rollouts])),
+        "tokens_new": float(np.mean([a.new_tokens for a in made])),
+        "tokens_repeat": float(np.mean([a.repeated_tokens for a in made])),
+        "tokens_other": float(np.mean([a.other_tokens for a in made])),
+        "attempts": float(np.mean([a.made for a in made])),
+        "frac_zero_spread": float(np.mean([len({s.reward for s in row}) == 1 for row in scores])),
+        "infra_errors": float(np.mean([s.reward is None for s in flat])),
+        "entropy": totals["entropy"] / said,
+        "mismatch_kl": totals["mismatch_kl"] / said,
+        "clip_ratio": totals["clipped"] / said,
+        "loss": totals["loss"],
+        "grad_norm": totals["grad_norm"],
+    }
+    return figures | ({"kl": totals["kl"] / said} if measured else {})
+
+
+def held_out_pass(policy: Policy, task: Any, config: Grpo) -> float:
+    """pass@1 on a few held-out problems, four rollouts each, the same ones every time."""
+    asked = list(islice(problems(task, "held_out", "watch", distinct=True), config.held_out_problems))
+    groups = sample_groups(policy, asked, 4, config.sampling, "watch")
+    verdicts = [score(g.problem, r.text, config.rubric, task.check).verdict for g in groups for r in g.rollouts]
+    return float(np.mean([verdict is Verdict.PASS for verdict in verdicts]))
+
+
+def expert_load(groups: Sequence[Group], num_experts: int) -> dict[str, list[float]]:
+    """Each routed layer's share of sampled tokens per expert, from the routes the sampler recorded."""
+    routes = [rollout.routes for group in groups for rollout in group.rollouts if rollout.routes is not None]
+    if not routes:
+        return {}
+    stacked_NLA = np.concatenate(routes)
+    counts = [
+        np.bincount(stacked_NLA[:, layer].ravel(), minlength=num_experts) for layer in range(stacked_NLA.shape[1])
+    ]
+    return {str(layer): [round(float(x), 5) for x in count / count.sum()] for layer, count in enumerate(counts)}
+
+
+def _judge(config: Grpo, task: Any, stage: Stage) -> Callable[[int, list[Group]], list[list[Score]]]:
+    """How groups are scored: checked, or (the control) with the step's scores dealt out at random."""
+
+    def checked(index: int, groups: list[Group]) -> list[list[Score]]:
+        scores = [[score(g.problem, r.text, config.rubric, task.check) for r in g.rollouts] for g in groups]
+        stop_on_broken_checks(task, groups, scores)
+        return scores
+
+    def shuffled(index: int, groups: list[Group]) -> list[list[Score]]:
+        flat = [s for row in checked(index, groups) for s in row]
+        dealt = iter(Random(f"{stage.seed}/shuffle/{index}").sample(flat, len(flat)))
+        return [[replace(next(dealt)) for _ in group.rollouts] for group in groups]
+
+    return {"checked": checked, "shuffled": shuffled}[config.rewards]
+
+
+def stop_on_broken_checks(task: Any, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
+    """Raises UserError with the check's own words when it fails on more than 1 % of a step's rollouts."""
+    from seekling.errors import UserError
+    from seekling.text.reasoning import split
+
+    failed = [
+        (g.problem, r) for g, row in zip(groups, scores, strict=True)
+        for r, s in zip(g.rollouts, row, strict=True) if s.verdict is Verdict.INFRA_ERROR
+    ]  # fmt: skip
+    if len(failed) * 100 <= sum(len(row) for row in scores):
+        return
+    problem, rollout = failed[0]
+    try:
+        reason = f"it returned {task.check(problem, split(rollout.text).answer or '')}"
+    except Exception as error:  # a stranger's check: its own words are what its author needs
+        reason = f"{type(error).__name__}: {error}"
+    of = sum(len(row) for row in scores)
+    raise UserError(
+        f'the check of task "{task.name}" fails on {len(failed)} of {of} rollouts: {reason}',
+        where=f"first on problem {problem.prompt!r}, answer {split(rollout.text).answer!r}",
+        next_step="Mend the task's check: it must return a verdict for every text. Then run the same command again.",
+    )
+
+
+def _self_test(stage: Stage, config: Grpo, task: Any, policy: Policy) -> None:
+    asked = islice(problems(task, "train", "self-test"), 8)
+    prompts = [policy.prompt(problem) for problem in asked]
+    outcomes = selftests.require(
+        selftests.of_task(task),
+        selftests.of_split(task),
+        selftests.of_agreement(policy.model, policy.tokenizer.eos, prompts),
+        selftests.of_invariance(policy.model, policy.tokenizer.eos, prompts, config.objective),
+    )
+    stage.folder.write(selftests=outcomes)
+
+
+def _means(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    names = sorted({name for figures in history for name in figures})
+    return {n: float(np.mean([figures[n] for figures in history if n in figures])) for n in names}

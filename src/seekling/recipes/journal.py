@@ -1,0 +1,73 @@
+"""Rollouts and scores as journal lines, exactly: what was drawn and judged before an update, replayed after a crash."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seekling.errors import UserError
+from seekling.records import Group, Problem, Rollout, Score, Stop, Verdict
+from seekling.runlog.run import Journal
+
+Drawn = tuple[list[Group], list[list[Score]]]
+
+
+def remember(journal: Journal, step: int, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
+    """Write a step's groups and scores, unless an earlier session has."""
+    if journal.recall(step) is None:
+        lines = [_group_line(group, row) for group, row in zip(groups, scores, strict=True)]
+        journal.write(step, {"groups": lines})
+
+
+def recall(journal: Journal, step: int, asked: Sequence[Problem]) -> Drawn | None:
+    """A journaled step, or None. Raises UserError when it speaks of other problems than this run would ask."""
+    line = journal.recall(step)
+    if line is None:
+        return None
+    if [group["problem"] for group in line["groups"]] != [problem.id for problem in asked]:
+        raise UserError(
+            f"step {step} in {journal.file} speaks of other problems than this run asks",
+            next_step="The task's code has changed since; delete the stage's folder to start it anew.",
+        )
+    groups = [
+        Group(problem, tuple(_rollout(told) for told in group["rollouts"]))
+        for problem, group in zip(asked, line["groups"], strict=True)
+    ]
+    return groups, [[_score(told) for told in group["rollouts"]] for group in line["groups"]]
+
+
+def _group_line(group: Group, scores: Sequence[Score]) -> dict[str, Any]:
+    told = [_rollout_line(rollout, score) for rollout, score in zip(group.rollouts, scores, strict=True)]
+    return {"problem": group.problem.id, "prompt": group.problem.prompt, "rollouts": told}
+
+
+def _rollout_line(rollout: Rollout, score: Score) -> dict[str, Any]:
+    routes = None if rollout.routes is None else [list(rollout.routes.shape), _pack(rollout.routes)]
+    return {
+        "text": rollout.text, "reward": score.reward, "verdict": score.verdict.value, "parts": dict(score.parts),
+        "stop": rollout.stop.value, "seed": rollout.seed, "prompt": list(rollout.prompt),
+        "tokens": list(rollout.tokens), "logps": _pack(rollout.logps), "routes": routes,
+    }  # fmt: skip
+
+
+def _rollout(told: dict[str, Any]) -> Rollout:
+    routes = told["routes"] and _unpack(told["routes"][1], np.int16).reshape(told["routes"][0])
+    logps = _unpack(told["logps"], np.float32)
+    prompt, tokens = tuple(told["prompt"]), tuple(told["tokens"])
+    return Rollout(prompt, tokens, logps, told["text"], Stop(told["stop"]), told["seed"], routes)
+
+
+def _score(told: dict[str, Any]) -> Score:
+    return Score(told["reward"], Verdict(told["verdict"]), told["parts"])
+
+
+def _pack(array: NDArray[Any]) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def _unpack(text: str, dtype: Any) -> NDArray[Any]:
+    return np.frombuffer(base64.b64decode(text), dtype=dtype).copy()

@@ -1,0 +1,217 @@
+"""A manifest: TOML into a checked graph of stages, ``[[stage]]`` tables with name, kind, from and settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from seekling.config import Settings, Source, fingerprint, parse, parse_override, weight_settings
+from seekling.errors import UserError, nearest
+from seekling.recipes.config import FORMAT, KINDS, StageSettings
+from seekling.tasks.registry import build_task, content_hash
+
+
+class Head(Settings):
+    """What a manifest says beside its stages."""
+
+    format: int = Field(FORMAT, description="version of the manifest's language")
+    name: str = Field("", description="name of the run directory")
+    seed: int = Field(0, ge=0, description="every draw of the run derives from it")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of the arithmetic in training")
+    device: str = Field("auto", description="auto, cpu, cuda, ...", json_schema_extra={"runtime": True})
+    threads: int = Field(0, ge=0, description="CPU threads; 0 takes all cores", json_schema_extra={"runtime": True})
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A checked chain: ``stages`` in the order they run, ``fingerprints`` by stage name."""
+
+    head: Head
+    stages: tuple[StageSettings, ...]
+    fingerprints: Mapping[str, str]
+
+    def folder_name(self, stage: str) -> str:
+        """``<name>-<fingerprint8>``: a changed stage writes beside the old one."""
+        return f"{stage}-{self.fingerprints[stage][:8]}"
+
+    def stage(self, name: str) -> StageSettings:
+        """The stage called ``name``."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def to_toml(self) -> str:
+        """The resolved manifest: every setting with its value, itself a manifest."""
+        parts = [_toml_table(self.head.model_dump(mode="json"))]
+        for stage in self.stages:
+            values = stage.model_dump(mode="json", by_alias=True)
+            parts.append("[[stage]]\n" + _toml_table({k: v for k, v in values.items() if v not in ((), [], {}, None)}))
+        return "\n".join(parts)
+
+
+def built_in() -> dict[str, Path]:
+    """The manifests that ship in the package, by name."""
+    folder = resources.files("seekling").joinpath("manifests")
+    return {Path(str(file)).stem: Path(str(file)) for file in folder.iterdir() if file.name.endswith(".toml")}
+
+
+def load_manifest(name_or_file: str, overrides: Sequence[str] = ()) -> Manifest:
+    """Read, override and check a manifest: a built-in name, a file, or a run directory (its own manifest).
+
+    Raises UserError for anything that is wrong, with file, line and the nearest known word.
+    """
+    source = Source.read(_locate(name_or_file))
+    values = source.values()
+    _check_format(values, source)
+    tables = values.pop("stage", [])
+    if not isinstance(tables, list) or not tables:
+        raise UserError(
+            f"{source.name} has no stage", next_step="Add at least one [[stage]] table; see docs/manifest.md."
+        )
+    for text in overrides:
+        _override(values, tables, text)
+    head = parse(Head, values, source=source)
+    stages = [_stage(table, index, source) for index, table in enumerate(tables)]
+    ordered = _in_order(stages, source)
+    if not head.name:
+        head = head.model_copy(update={"name": Path(source.name).stem})
+    return Manifest(head, tuple(ordered), _fingerprints(head, ordered))
+
+
+def _locate(name: str) -> Path:
+    path = Path(name)
+    if path.is_dir() and (path / "manifest.toml").exists():
+        return path / "manifest.toml"
+    if path.suffix == ".toml" or path.exists():
+        return path
+    shipped = built_in()
+    if name not in shipped:
+        raise UserError(
+            f'there is no manifest "{name}"',
+            next_step=f"Give a .toml file, or a built-in name: {nearest(name, shipped)}",
+        )
+    return shipped[name]
+
+
+def _check_format(values: Mapping[str, Any], source: Source) -> None:
+    version = values.get("format", FORMAT)
+    if isinstance(version, int) and version > FORMAT:
+        raise UserError(
+            f"this manifest speaks format {version}; this Seekling knows formats up to {FORMAT}",
+            where=source.where(["format"]),
+            next_step="Update Seekling, or write the manifest in the older format.",
+        )
+
+
+def _override(values: dict[str, Any], tables: list[dict[str, Any]], text: str) -> None:
+    """Set ``stage.key.key=value`` or, for the head, ``key=value``."""
+    path, value = parse_override(text)
+    if len(path) == 1:
+        values[path[0]] = value
+        return
+    names = [str(table.get("name")) for table in tables]
+    if path[0] not in names:
+        raise UserError(f'there is no stage "{path[0]}" to set {text} on', next_step=nearest(path[0], names))
+    target: Any = tables[names.index(path[0])]
+    for key in path[1:-1]:
+        inner = target.get(key, {})
+        target[key] = inner = {"name": inner} if isinstance(inner, str) and key == "task" else inner
+        if isinstance(inner, str):
+            target[key] = inner = {"preset": inner} if key == "model" else {}
+        target = inner
+    target[path[-1]] = value
+
+
+def _stage(table: Any, index: int, source: Source) -> StageSettings:
+    where: list[str | int] = ["stage", index]
+    kind = str(table.get("kind", ""))
+    if kind not in KINDS:
+        raise UserError(
+            f'unknown stage kind "{kind}"',
+            where=source.where([*where, "kind"]),
+            next_step=nearest(kind, KINDS),
+        )
+    settings = parse(KINDS[kind].settings, table, source=source, path=f"stage.{index}")
+    task = getattr(settings, "task", "")
+    if task:
+        build_task(task, source, f"stage.{index}.task")
+    return settings
+
+
+def _in_order(stages: Sequence[StageSettings], source: Source) -> list[StageSettings]:
+    """Stages after what they read. Raises UserError for doubled names, unknown inputs, wrong counts and cycles."""
+    names = [stage.name for stage in stages]
+    for index, stage in enumerate(stages):
+        where = source.where(["stage", index, "from"])
+        if names.count(stage.name) > 1:
+            raise UserError(f'two stages are called "{stage.name}"', where=where, next_step="Rename one of them.")
+        for wanted in stage.sources:
+            if wanted not in names:
+                raise UserError(
+                    f'stage "{stage.name}" reads "{wanted}", which is not here',
+                    where=where,
+                    next_step=nearest(wanted, names),
+                )
+        allowed = KINDS[stage.kind].num_sources
+        if len(stage.sources) not in allowed:
+            wants = " or ".join(map(str, allowed))
+            raise UserError(
+                f'stage "{stage.name}" of kind {stage.kind} reads {len(stage.sources)} stages; it needs {wants}',
+                where=where,
+                next_step='Set from = "name", or from = ["first", "second"].',
+            )
+    ordered: list[StageSettings] = []
+    while len(ordered) < len(stages):
+        done = {stage.name for stage in ordered}
+        ready = [s for s in stages if s.name not in done and all(w in done for w in s.sources)]
+        if not ready:
+            circle = " -> ".join(s.name for s in stages if s.name not in done)
+            raise UserError(f"stages read each other in a circle: {circle}", where=source.name)
+        ordered.append(ready[0])
+    return ordered
+
+
+def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str]:
+    """Hash of kind, schema, settings that can change weights, inputs' fingerprints, and content of user files."""
+    known: dict[str, str] = {}
+    for stage in ordered:
+        settings = {k: v for k, v in weight_settings(stage).items() if k not in ("source",)}
+        files = [content_hash(getattr(stage, "task", "") or ""), _file_hash(getattr(stage, "data", ""))]
+        inputs = [known[name] for name in stage.sources]
+        schema = KINDS[stage.kind].schema
+        known[stage.name] = fingerprint(stage.kind, schema, settings, inputs, files, head.seed, head.dtype)
+    return known
+
+
+def _file_hash(file: str) -> str | None:
+    from hashlib import sha256
+
+    if not file:
+        return None
+    try:
+        return sha256(Path(file).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read the data file {file}: {error.strerror}") from None
+
+
+def _toml_table(values: Mapping[str, Any]) -> str:
+    return "".join(f"{_toml_key(key)} = {_toml_value(value)}\n" for key, value in values.items() if value is not None)
+
+
+def _toml_key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in value.items() if v is not None)
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)

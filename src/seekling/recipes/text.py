@@ -1,0 +1,84 @@
+"""The loop of every stage that learns from text: pretraining and supervised fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from seekling.learn.batch import Text, pack
+from seekling.learn.optim import Optimizers
+from seekling.learn.update import move_biases, step, text_loss
+from seekling.model.count import flops_per_token
+from seekling.model.decoder import Decoder
+from seekling.model.weights import save_model
+from seekling.recipes.checkpoint import restore, save_checkpoint
+from seekling.recipes.config import Pretrain, Sft
+from seekling.recipes.stage import Clock, Interrupted, Stage
+from seekling.text.tokenizer import Tokenizer
+
+Texts = Callable[[int], Sequence[Text]]
+"""From a step to its texts: a pure function, so that a resumed stage reads what it would have read."""
+
+
+def learn_text(
+    stage: Stage, config: Pretrain | Sft, model: Decoder, tokenizer: Tokenizer, texts: Texts
+) -> dict[str, float]:
+    """Run the stage's steps from where they stand; leave the model in the stage's folder. Returns the last figures."""
+    optimizers = Optimizers(model, config.optim, config.steps)
+    start = restore(stage.checkpoints, model, optimizers, stage.warn)
+    mtp = config.mtp_weight if isinstance(config, Pretrain) and model.mtp is not None else 0.0
+    balance, speed = (config.balance_weight, config.bias_speed) if isinstance(config, Pretrain) else (0.0, 0.0)
+    figures: dict[str, float] = {}
+    clock = Clock()
+    for index in range(start, config.steps):
+        batch = pack(texts(index), config.packing.row_tokens)
+        batch.weight_BT.div_(batch.weight_BT.sum())
+        batch = batch.to(stage.device)
+        loss = partial(text_loss, mtp_weight=mtp, balance_weight=balance, num_rows=len(batch.targets_BT))
+        totals = step(
+            model, optimizers, batch, loss,
+            step_index=index, rows_per_pass=config.packing.rows_per_pass, dtype=stage.dtype,
+        )  # fmt: skip
+        if speed:
+            move_biases(model, totals, speed)
+        figures = {name: value for name, value in totals.items() if not name.startswith("load/")}
+        seconds, tokens = clock.lap(), batch.num_tokens
+        context = float(batch.rows.positions_BT.float().mean())
+        flops = tokens * flops_per_token(model.config, context, training=True, mtp=bool(mtp))
+        stage.charge(index, "train", tokens, flops, seconds)
+        shown = figures | {"tokens_per_s": tokens / seconds}
+        stage.log(index, config.steps, tokens, flops, seconds, shown | {"expert_load": expert_shares(totals)})
+        if stage.stop_requested() or (index + 1) % config.checkpoint_every == 0:
+            save_checkpoint(stage.checkpoints, index + 1, model, optimizers)
+            clock.lap()
+        if stage.stop_requested() and index + 1 < config.steps:
+            raise Interrupted
+    save_model(stage.folder.model, model)
+    tokenizer.save(stage.folder.model)
+    return figures
+
+
+def fill(texts: Iterator[Text], tokens_per_step: int) -> list[Text]:
+    """Take texts until their tokens reach a step's worth."""
+    taken: list[Text] = []
+    count = 0
+    while count < tokens_per_step:
+        taken.append(next(texts))
+        count += len(taken[-1].tokens)
+    return taken
+
+
+def learned(ids: Sequence[int], mask: Sequence[bool | int]) -> Text:
+    """A text learned where ``mask`` is true."""
+    return Text(ids, np.asarray(mask, dtype=np.float32))
+
+
+def expert_shares(totals: dict[str, float]) -> dict[str, list[float]]:
+    """Each routed layer's share of tokens per expert, from a step's summed loads."""
+    loads: dict[str, list[float]] = {}
+    for name, value in totals.items():
+        if name.startswith("load/"):
+            loads.setdefault(name.split("/")[1], []).append(value)
+    return {layer: [round(value / max(1.0, sum(values)), 5) for value in values] for layer, values in loads.items()}

@@ -1,0 +1,118 @@
+"""What a task is: problems by split and seed, an exact check, and, optionally, worked traces to learn from.
+
+The split of a problem is a function of its identity alone, so a held-out problem can occur neither in the
+pretraining text nor in reinforcement learning, whoever draws it and with whatever seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from random import Random
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from seekling.errors import SelfTestFailed, UserError
+from seekling.records import Problem, Verdict
+
+Split = Literal["train", "held_out"]
+
+HELD_OUT_SHARE = 0.1
+"""Share of all identities that no training ever sees."""
+
+
+class Task(Protocol):
+    """A family of problems whose answers can be checked."""
+
+    name: str
+
+    def draw(self, rng: Random, size: int | None = None) -> Problem:
+        """One problem of any split, a pure function of ``rng``'s state; ``size`` overrides the usual sizes."""
+        ...
+
+    def check(self, problem: Problem, answer: str) -> Verdict:
+        """PASS, WRONG or UNPARSED for the final answer alone (tags already removed). Pure, never slow."""
+        ...
+
+
+@runtime_checkable
+class Traceable(Protocol):
+    """A task that can write worked attempts, and read them back.
+
+    ``verdict_qualities`` are those of ``qualities`` whose traces judge their own attempts.
+    """
+
+    qualities: ClassVar[tuple[str, ...]]
+    verdict_qualities: ClassVar[tuple[str, ...]]
+
+    def trace(self, problem: Problem, rng: Random, quality: str) -> str:
+        """The thinking of one attempt of the stated ``quality`` and, after it, its answer (tagged)."""
+        ...
+
+    def attempts(self, problem: Problem, thinking: str) -> list[str]:
+        """The attempts made in ``thinking``, each in a normal form: equal strings are repeats."""
+        ...
+
+    def hits(self, problem: Problem, thinking: str) -> bool:
+        """Whether the last complete attempt in ``thinking`` solves the problem (an oracle, for controls)."""
+        ...
+
+
+@runtime_checkable
+class Guessable(Protocol):
+    """A task that a blind guesser can try: the cheapest thing that could also have raised the score."""
+
+    def guess(self, problem: Problem, rng: Random) -> str:
+        """One uniformly random well-formed answer, from the prompt alone."""
+        ...
+
+
+def identity(*parts: object) -> str:
+    """Digest of what makes a problem the same problem: 16 hexadecimal digits."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def split_of(problem_id: str) -> Split:
+    """The split of an identity, decided by its hash."""
+    return "held_out" if int(problem_id[:8], 16) / 2**32 < HELD_OUT_SHARE else "train"
+
+
+def problems(
+    task: Task,
+    split: Split,
+    seed: str,
+    *,
+    size: int | None = None,
+    distinct: bool = False,
+    max_misses: int = 10_000,
+) -> Iterator[Problem]:
+    """Endless problems of one split, a pure function of (task, split, seed, size).
+
+    ``distinct`` never repeats an identity; when none new turns up in ``max_misses`` draws, the task has run
+    out and a UserError says how many there were.
+    """
+    rng, seen, misses = Random(f"{task.name}/{split}/{seed}/{size}"), set[str](), 0
+    while True:
+        problem = task.draw(rng, size)
+        if split_of(problem.id) != split or (distinct and problem.id in seen):
+            misses += 1
+            if misses > max_misses:
+                raise UserError(
+                    f'task "{task.name}" has run out of distinct {split} problems after {len(seen)}',
+                    next_step="Ask for fewer problems or widen its sizes or numbers.",
+                )
+            continue
+        misses = 0
+        seen.add(problem.id)
+        yield problem
+
+
+def self_check(task: Task, count: int = 64) -> None:
+    """The task's own answer key must pass its own check. Raises SelfTestFailed with the first that does not."""
+    rng = Random(f"{task.name}/self-check")
+    for problem in (task.draw(rng) for _ in range(count)):
+        verdict = task.check(problem, problem.answer)
+        if verdict is not Verdict.PASS:
+            raise SelfTestFailed(
+                f'task "{task.name}": its own answer {problem.answer!r} to {problem.prompt!r} is judged {verdict}',
+                next_step="Mend the task's check or its answer key; training on it would teach the wrong thing.",
+            )

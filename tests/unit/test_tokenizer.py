@@ -41,7 +41,14 @@ def test_three_digit_numbers_that_the_text_repeats_are_single_tokens() -> None:
 def test_no_token_crosses_an_operator_or_a_line(text: str) -> None:
     greedy = train(["12+7-5*3/4=6,8;(9)\n 1+1 a=b \n\n" * 200] * 3, 400)
     pieces = [greedy.decode([token]) for token in greedy.encode(text)]
-    assert all(len(piece) == 1 or not set(piece) & set("+-*/=,;()\n") for piece in pieces)
+    assert all(len(piece) == 1 or not set(piece[1:]) & set("+-*/=,;()\n") for piece in pieces)
+    assert all(len(piece) == 1 or not set(piece) & set("*/=,;()\n") for piece in pieces)
+
+
+def test_a_term_of_a_sum_is_one_token_with_its_sign() -> None:
+    learned = train(["12+7-5+20", "7-12"], 400)
+    assert [learned.decode([token]) for token in learned.encode("12+7-5+20")] == ["12", "+7", "-5", "+20"]
+    assert [learned.decode([token]) for token in learned.encode("7-12")] == ["7", "-12"]
 
 
 def test_special_tokens_have_the_lowest_ids_in_deepseeks_order(tokenizer: Tokenizer) -> None:

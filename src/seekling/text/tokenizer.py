@@ -47,12 +47,12 @@ SMALLEST = len(SPECIAL) + 256
 
 _PIECES = (
     r"\n"  # a line break stands alone
-    r"|\p{N}{1,3}"  # numbers in runs of three digits, as DeepSeek-V3 cuts them; never with a space or a sign
+    r"|[+-]?\p{N}{1,3}"  # numbers in runs of three digits, as DeepSeek-V3 cuts them; a sign before one belongs to it
     r"| ?[\p{L}\p{M}]+"  # a word, with the space before it
-    r"|[^\s\p{L}\p{M}\p{N}]"  # punctuation and operators, one by one: no merge can cross them
+    r"|[^\s\p{L}\p{M}\p{N}]"  # other punctuation, one by one: no merge can cross it
     r"|[^\S\n]+(?=\s|$)|[^\S\n]"  # blanks; the last one before something stands alone
 )
-_DIGITS = re.compile(r"[0-9]{1,3}")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,3}")
 _NAMES = re.compile("|".join(map(re.escape, SPECIAL)))
 
 
@@ -163,8 +163,8 @@ class Tokenizer:
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Learn byte-level BPE from ``texts`` (tags in them count as such): equal texts give an equal tokenizer.
 
-    Every two-digit number the texts hold gets its token first, whatever its frequency, because sums are
-    easy when numbers are single tokens; then come the merges BPE finds. ``vocab_size`` counts everything;
+    Every number of up to two digits the texts hold, with the sign before it, gets its token first, whatever its
+    frequency, because sums are easy when terms are single tokens; then come the merges BPE finds. ``vocab_size`` counts everything;
     texts with fewer merges to offer give a smaller vocabulary. Raises UserError below 265.
     """
     if vocab_size < SMALLEST:
@@ -182,7 +182,8 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     learner.train_from_iterator(_watched(texts, numbers), trainer)
     learned = json.loads(learner.to_str())["model"]
-    vocab, merges = _numbers_first(learned["vocab"], learned["merges"], sorted(numbers), vocab_size)
+    in_order = sorted(numbers, key=lambda number: (number[0] in "+-", number))
+    vocab, merges = _numbers_first(learned["vocab"], learned["merges"], in_order, vocab_size)
     whole = _rust(models.BPE(vocab=vocab, merges=merges))
     whole.add_tokens([AddedToken(name, special=name not in TAGS.values(), normalized=False) for name in SPECIAL])
     return _with_twins(whole, TEMPLATE, where="a tokenizer just trained")
@@ -193,23 +194,27 @@ def _numbers_first(
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges with special tokens, bytes and ``numbers`` in front, the learned rest behind.
 
-    A three-digit token is given both its merges (12+3 and 1+23), so that moving the pairs cannot cut it off.
+    ``numbers`` are pairs of digits, then signed numbers: 12 forms before +12 does. A three-digit token is given both
+    its merges (12+3 and 1+23), so that moving the pairs cannot cut it off.
     """
     front = dict.fromkeys([*SPECIAL, *_BYTE_CHARS, *numbers])
     rest = (token for token in sorted(learned, key=learned.__getitem__) if token not in front)
     vocab = {token: place for place, token in enumerate(islice((*front, *rest), vocab_size))}
-    pairs = dict.fromkeys([(number[0], number[1]) for number in numbers])
+    pairs = dict.fromkeys([(number[0], number[1:]) for number in numbers])
     for left, right in merges:
         pairs[left, right] = None
-        if len(whole := left + right) == 3 and _DIGITS.fullmatch(whole):
+        if len(whole := left + right) == 3 and whole.isdigit() and whole.isascii():
             pairs |= {(whole[0], whole[1:]): None, (whole[:2], whole[2]): None}
     return vocab, [(a, b) for a, b in pairs if a in vocab and b in vocab and a + b in vocab]
 
 
 def _watched(texts: Iterable[str], numbers: set[str]) -> Iterator[str]:
-    """Pass ``texts`` through without names of special tokens, and note every two-digit number they hold."""
+    """Pass ``texts`` through without names of special tokens, and note the short numbers they hold."""
     for text in texts:
-        numbers.update(run for run in _DIGITS.findall(text) if len(run) == 2)
+        for run in _NUMBER.findall(text):
+            digits = run.lstrip("+-")
+            if len(digits) <= 2:
+                numbers.update(piece for piece in (digits, run) if len(piece) > 1)
         yield _NAMES.sub("\n", _valid(text))
 
 

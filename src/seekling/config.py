@@ -20,11 +20,15 @@ from seekling.errors import UserError, nearest
 
 S = TypeVar("S", bound="Settings")
 
+_UNION_MEMBER = re.compile(r"^(str|int|float|bool|none|(dict|tuple|list|function|constrained)[\[-].*)$")
+
 
 class Settings(BaseModel):
     """Base of everything a manifest can say. Unknown keys are errors; values never change after reading."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, validate_default=True, allow_inf_nan=False
+    )  # fmt: skip
 
 
 def runtime(default: Any, **kwargs: Any) -> Any:
@@ -126,15 +130,25 @@ def _table_path(dotted: str, counts: dict[tuple[str | int, ...], int], *, is_arr
 def _letter(model: type[BaseModel], error: ValidationError, source: Source, path: str) -> UserError:
     """The first validation error, in words a person can act on."""
     first = error.errors()[0]
-    location = [*(int(p) if p.isdigit() else p for p in path.split(".") if p), *first["loc"]]
-    key = str(first["loc"][-1]) if first["loc"] else path
-    where = source.where([part for part in location if not str(part).startswith("function-")])
+    inside = _named(first["loc"])
+    where = source.where([*(int(p) if p.isdigit() else p for p in path.split(".") if p), *inside])
+    key = str(inside[-1]) if inside else path
     if first["type"] == "extra_forbidden":
-        known = _known_keys(model, first["loc"][:-1])
-        return UserError(f'unknown setting "{key}"', where=where, next_step=nearest(key, known).capitalize())
-    message = first["msg"].removeprefix("Value error, ")
+        known = _known_keys(model, inside[:-1])
+        return UserError(f'unknown setting "{key}"', where=where, next_step=_sentence(nearest(key, known)))
+    said = [e["msg"].removeprefix("Value error, ") for e in error.errors() if _named(e["loc"]) == inside]
     given = f" (given: {first['input']!r})" if first["type"] != "missing" else ""
-    return UserError(f'setting "{key}": {message}{given}'[:600], where=where)
+    return UserError(f'setting "{key}": {", or: ".join(dict.fromkeys(said))}{given}'[:600], where=where)
+
+
+def _named(location: Sequence[str | int]) -> list[str | int]:
+    """The parts a person wrote: pydantic also names which member of a union it tried."""
+    return [part for part in location if isinstance(part, int) or not _UNION_MEMBER.match(part)]
+
+
+def _sentence(text: str) -> str:
+    """With a capital first letter; the names in it stay as they are spelled."""
+    return text[:1].upper() + text[1:]
 
 
 def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:

@@ -87,6 +87,7 @@ def verdict(rows: Iterable[Row]) -> str:
 
 
 def python_row(facts: Machine) -> Row:
+    """The interpreter that runs this."""
     return Row("python", f"{facts.python} on {facts.os}", "ok")
 
 
@@ -122,10 +123,12 @@ def device_row(accelerator: str, *, has_cuda_build: bool) -> Row:
 
 
 def has_nvidia() -> bool:
+    """Whether the system shows an NVIDIA device, whatever torch makes of it."""
     return Path("/dev/nvidia0").exists()
 
 
 def memory_row(facts: Machine) -> Row:
+    """Memory and cores; a problem below what zero-tiny may need."""
     found = f"{_gib(facts.memory_bytes)}, {facts.cores} cores ({facts.cpu})"
     if 0 < facts.memory_bytes < LEAST_MEMORY_BYTES:
         return Row("memory", found, "problem", f"zero-tiny may need {_gib(LEAST_MEMORY_BYTES)}")
@@ -133,6 +136,7 @@ def memory_row(facts: Machine) -> Row:
 
 
 def disk_row(facts: Machine) -> Row:
+    """Free disk where runs are written; a problem when a run would not fit."""
     found = f"{_gib(facts.free_disk_bytes)} free"
     if facts.free_disk_bytes < LEAST_DISK_BYTES:
         return Row("disk", found, "problem", f"free {_gib(LEAST_DISK_BYTES)}: seekling runs prune removes old stages")

@@ -65,7 +65,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """Something a person should know, without stopping."""
-        self.console.print(f"warning: {text}", markup=False)
+        self.console.print(f"warning: {text}", markup=False, soft_wrap=True)
 
     def _line(self, name: str, step: int, of: int) -> str:
         elapsed = time.monotonic() - self._began
@@ -78,8 +78,8 @@ class Progress:
         if self._told:
             self.console.print(
                 f"{self._told.partition(' left')[0]}  ({duration(time.monotonic() - self._began)})",
-                markup=False,
-            )
+                markup=False, soft_wrap=True,
+            )  # fmt: skip
         self._told = ""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seekling.cli.progress import Progress, duration
@@ -15,7 +17,7 @@ from seekling.recipes.manifest import load_manifest
 def run_command(name_or_file: str, overrides: Sequence[str], name: str, runs: Path) -> int:
     """Run a manifest. Returns the exit code: 0, or 130 when someone stopped it."""
     manifest = load_manifest(name_or_file, overrides)
-    folder = runs / (name or manifest.head.name)
+    folder = Path(name_or_file) if is_run(name_or_file) and not name else runs / (name or manifest.head.name)
     from seekling.recipes.pipeline import Watcher, run_manifest
     from seekling.recipes.stage import Interrupted
     from seekling.report.page import write_report
@@ -25,16 +27,25 @@ def run_command(name_or_file: str, overrides: Sequence[str], name: str, runs: Pa
         try:
             run_manifest(manifest, folder, watcher)
         except Interrupted:
-            progress.warn(
-                f"stopped and saved; the same command goes on: seekling run {' '.join([name_or_file, *overrides])}"
-            )
+            progress.warn(f"stopped and saved; this goes on: {_same_command(name_or_file, overrides, name, runs)}")
             return 130
         except UserError:
-            if (folder / "run.json").exists():
-                write_report(folder)
+            with suppress(UserError):  # the first letter is the one that matters
+                if (folder / "run.json").exists():
+                    write_report(folder)
             raise
     _farewell(folder, write_report(folder), runs)
     return 0
+
+
+def is_run(name: str) -> bool:
+    """Whether this is a run directory, whose own manifest is to go on in it."""
+    return (Path(name) / "run.json").exists()
+
+
+def _same_command(name_or_file: str, overrides: Sequence[str], name: str, runs: Path) -> str:
+    options = [*(["--name", name] if name else []), *(["--runs", str(runs)] if runs != Path("runs") else [])]
+    return shlex.join(["seekling", "run", name_or_file, *overrides, *options])
 
 
 @contextmanager
@@ -46,7 +57,8 @@ def _stops() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        print("\nfinishing this step and saving; again to stop at once (the last checkpoint stays)", flush=True)
+        with suppress(OSError):  # no print: a signal may come in the middle of one
+            os.write(2, b"\nfinishing this step and saving; again to stop at once (the last checkpoint stays)\n")
 
     before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

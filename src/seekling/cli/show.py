@@ -12,6 +12,7 @@ from rich.table import Table
 
 from seekling.cli.progress import duration
 from seekling.errors import UserError, nearest
+from seekling.runlog.files import is_locked, locked
 from seekling.runlog.ledger import kept, read_ledger, spent, total
 from seekling.runlog.run import Run, delete_folder, folder_bytes, list_runs, stale_stages
 
@@ -46,7 +47,7 @@ def find_model(runs: Path, name: str) -> Path:
     if stage:
         folder = run.stage(stage).model
     else:
-        models = [s.model for s in run.stages() if (s.model / "config.json").exists() and not _is_control(s.facts())]
+        models = [s.model for s in run.current() if (s.model / "config.json").exists() and not _is_control(s.facts())]
         if not models:
             raise UserError(
                 f'run "{run_name}" has no finished model yet',
@@ -66,15 +67,23 @@ def list_command(runs: Path) -> None:
     """Every run: state, stages, cost."""
     table = Table("run", "state", "stages", "time", "tokens", "FLOPs", "size", "begun")
     for run in list_runs(runs):
-        stages = [stage.facts() for stage in run.stages()]
+        states = [stage.facts()["state"] for stage in run.current()]
         cost = total(spent(read_ledger(run.folder)))
-        done = sum(stage["state"] == "done" for stage in stages)
-        state = "done" if done == len(stages) else next(s["state"] for s in stages if s["state"] != "done")
+        done, of = states.count("done"), len(run.folders())
         table.add_row(
-            run.folder.name, state, f"{done}/{len(stages)}", duration(cost.seconds), f"{cost.tokens:,}",
+            run.folder.name, _state(run, states), f"{done}/{of}", duration(cost.seconds), f"{cost.tokens:,}",
             f"{cost.flops:.2g}", f"{folder_bytes(run.folder) / 1e6:.0f} MB", run.facts()["created"][:16],
         )  # fmt: skip
     Console(highlight=False).print(table if table.row_count else f"no runs in {runs}; seekling run zero-tiny makes one")
+
+
+def _state(run: Run, states: list[str]) -> str:
+    """done, running, stopped, or gate missed."""
+    if is_locked(run.folder):
+        return "running"
+    if "gate_missed" in states:
+        return "gate missed"
+    return "done" if states.count("done") == len(run.folders()) else "stopped"
 
 
 def show_command(runs: Path, name: str) -> None:
@@ -82,9 +91,9 @@ def show_command(runs: Path, name: str) -> None:
     folder = find_run(runs, name)
     run, console = Run(folder), Console(highlight=False)
     entries = read_ledger(folder)
-    all_spent, all_kept = spent(entries), kept(entries)
+    all_spent, all_kept = spent(entries), kept(entries, run.folders())
     table = Table("stage", "kind", "state", "figures", "gate", "spent", "kept")
-    for stage in run.stages():
+    for stage in run.current():
         facts = stage.facts()
         figures = ", ".join(f"{k} {v:.3g}" for k, v in list(facts.get("figures", {}).items())[:6])
         gates = ", ".join(f"{n}: {g}" for n, g in facts.get("gate", {}).items())
@@ -100,23 +109,26 @@ def prune_command(runs: Path, name: str, *, yes: bool) -> None:
     """Delete the stage folders a run's manifest no longer names, after asking."""
     if not name:
         raise UserError("which run shall be pruned?", next_step="seekling runs prune RUN")
-    from seekling.recipes.manifest import load_manifest
-    from seekling.runlog.files import locked
-
     folder = find_run(runs, name)
-    manifest = load_manifest(str(folder))
-    current = {manifest.folder_name(stage.name) for stage in manifest.stages}
-    stale = stale_stages(Run(folder), current)
+    stale = stale_stages(Run(folder))
     for place in stale:
         print(f"{folder_bytes(place) / 1e6:8.1f} MB  {place}")
     if not stale:
         print(f"nothing to prune: every stage in {folder} belongs to its manifest")
         return
-    if yes or input("delete these? [y/N] ").strip().lower() == "y":
+    if yes or _agreed("delete these? [y/N] "):
         with locked(folder):
             for place in stale:
                 delete_folder(place)
         print("deleted")
+
+
+def _agreed(question: str) -> bool:
+    """Whether a person says yes. Raises UserError when there is none to ask."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        raise UserError("nobody is there to answer, so nothing is deleted", next_step="Add --yes.") from None
 
 
 def stages_command(kind: str) -> None:
@@ -136,15 +148,17 @@ def stages_command(kind: str) -> None:
         console.print("\nseekling stages KIND tells a kind's settings.")
 
 
-def _settings(console: Console, model: type[BaseModel], prefix: str) -> None:
+def _settings(console: Console, model: type[BaseModel], prefix: str, values: BaseModel | None = None) -> None:
+    """``values`` holds a nested model's defaults where its owner's differ from its own."""
     for name, field in model.model_fields.items():
-        inner = field.default if isinstance(field.default, BaseModel) else None
+        value = field.default if values is None else getattr(values, name)
+        inner = value if isinstance(value, BaseModel) else None
         label = prefix + (field.alias or name)
         if inner is not None and prefix.count(".") < 2 and name != "model":
             console.print(f"{label}: {(type(inner).__doc__ or '').splitlines()[0]}", style="bold", markup=False)
-            _settings(console, type(inner), f"{label}.")
+            _settings(console, type(inner), f"{label}.", inner)
             continue
-        default = "required" if field.default is PydanticUndefined else f"= {_plain(field.default)}"
+        default = "required" if value is PydanticUndefined else f"= {_plain(value)}"
         console.print(f"  {label:<28} {default:<22} {field.description or ''}", markup=False, soft_wrap=True)
 
 

@@ -64,14 +64,7 @@ class Engine:
     @torch.inference_mode()
     def stream(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         """(index, completion) as they finish."""
-        limit = self.model.config.max_position_embeddings
-        for request in requests:
-            if not 0 < len(request.prompt) < limit:
-                raise UserError(
-                    f"a prompt of {len(request.prompt)} tokens does not fit the model's context of {limit}",
-                    next_step="Shorten the problem, or use a model with a longer context.",
-                )
-        batch = _Batch(self.model, requests, sampling, self.stop_token)
+        batch = self._batch(requests, sampling)
         while batch.busy():
             batch.admit()
             yield from batch.step()
@@ -79,13 +72,23 @@ class Engine:
     @torch.inference_mode()
     def tokens(self, request: Request, sampling: Sampling) -> Iterator[int]:
         """The tokens of one request as they are sampled, the stop token included."""
-        batch = _Batch(self.model, [request], sampling, self.stop_token)
+        batch = self._batch([request], sampling)
         said = 0
         while batch.busy():
             batch.admit()
             finished = batch.step()
             yield finished[0][1].tokens[said] if finished else int(batch.out_tokens[0, said])
             said += 1
+
+    def _batch(self, requests: Sequence[Request], sampling: Sampling) -> _Batch:
+        limit = self.model.config.max_position_embeddings
+        for request in requests:
+            if not 0 < len(request.prompt) < limit:
+                raise UserError(
+                    f"a prompt of {len(request.prompt)} tokens does not fit the model's context of {limit}",
+                    next_step="Shorten the problem, or use a model with a longer context.",
+                )
+        return _Batch(self.model, requests, sampling, self.stop_token)
 
 
 def _in_order(finished: Iterator[tuple[int, Completion]], count: int) -> list[Completion]:
@@ -137,7 +140,8 @@ class _Batch:
         """One token for every running row. Returns the requests that finished with it."""
         tokens_B = self._sample()
         running = self.owner >= 0
-        ended = (tokens_B == self.stop_token) | (self.said >= self.sampling.max_tokens) | (self.lengths >= self.room)
+        full = self.lengths + 1 >= self.room  # with this token, as long as what a learner can read back
+        ended = (tokens_B == self.stop_token) | (self.said >= self.sampling.max_tokens) | full
         finished = [self._leave(int(slot), int(tokens_B[slot])) for slot in np.flatnonzero(running & ended)]
         if (self.owner >= 0).any():
             self._decode(tokens_B)

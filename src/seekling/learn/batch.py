@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -43,12 +44,13 @@ class Batch:
         """Tokens that are not padding."""
         return int((self.rows.segments_BT > 0).sum())
 
-    def passes(self, rows_per_pass: int) -> Iterator[Batch]:
-        """The same batch in slices of rows (micro-batches)."""
-        length = self.targets_BT.shape[1]
-        for start in range(0, len(self.targets_BT), rows_per_pass):
-            rows = slice(start, start + rows_per_pass)
-            flat = slice(start * length, (start + rows_per_pass) * length)
+    def passes(self, count: int) -> Iterator[Batch]:
+        """The same batch in at most ``count`` slices of rows as equal as can be (micro-batches)."""
+        num_rows, length = self.targets_BT.shape
+        count = min(count, num_rows)
+        ends = [num_rows * place // count for place in range(count + 1)]
+        for start, end in pairwise(ends):
+            rows, flat = slice(start, end), slice(start * length, end * length)
             yield Batch(
                 Rows(self.rows.tokens_BT[rows], self.rows.positions_BT[rows], self.rows.segments_BT[rows]),
                 self.targets_BT[rows],

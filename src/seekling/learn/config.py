@@ -30,7 +30,7 @@ class Packing(Settings):
     """How texts are laid into rows. Neither setting can change the loss, only its cost."""
 
     row_tokens: int = Field(128, ge=8, description="tokens in a packed row")
-    rows_per_pass: int = runtime(64, ge=1, description="rows per forward and backward pass (micro-batch)")
+    passes: int = runtime(2, ge=1, description="slices of a step (micro-batches); lanes work on them side by side")
 
 
 class Objective(Settings):

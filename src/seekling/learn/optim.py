@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seekling.learn.config import Optim
+from seekling.learn.lanes import ONE, Lanes
 
 
 def orthogonalise(matrices_NRC: Tensor, steps: int = 5) -> Tensor:
@@ -34,8 +36,11 @@ class Muon(torch.optim.Optimizer):
     Matrices of one shape are orthogonalised together: for small models the products are cheap and the calls are not.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float, lanes: Lanes = ONE
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.lanes = lanes
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -45,11 +50,14 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     by_shape[tuple(p.shape[-2:])].append(p)
-            for shape, params in by_shape.items():
-                updates = self._directions(params, group["momentum"])
-                scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(params, updates, alpha=-scale)
+            self.lanes.map(partial(self._update, group), by_shape.values())
+
+    @torch.no_grad()
+    def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        rows, columns = params[0].shape[-2:]
+        updates = self._directions(params, group["momentum"])
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(params, updates, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
     def _directions(self, params: list[Tensor], momentum: float) -> list[Tensor]:
         for p in params:
@@ -67,7 +75,7 @@ class Muon(torch.optim.Optimizer):
 class Optimizers:
     """The optimizers of one model under one schedule."""
 
-    def __init__(self, model: nn.Module, config: Optim, num_steps: int) -> None:
+    def __init__(self, model: nn.Module, config: Optim, num_steps: int, lanes: Lanes = ONE) -> None:
         self.config, self.num_steps = config, num_steps
         self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         matrices = [p for name, p in model.named_parameters() if config.matrices == "muon" and is_matrix(name, p)]
@@ -83,8 +91,10 @@ class Optimizers:
         )
         self.all: list[torch.optim.Optimizer] = [adam]
         if matrices:
-            muon = Muon(matrices, lr=config.muon_lr, momentum=config.momentum, weight_decay=config.weight_decay)
-            self.all.append(muon)
+            decay = config.weight_decay
+            self.all.append(
+                Muon(matrices, lr=config.muon_lr, momentum=config.momentum, weight_decay=decay, lanes=lanes)
+            )
         self.peaks = [group["lr"] for optimizer in self.all for group in optimizer.param_groups]
 
     def step(self, step: int) -> float:

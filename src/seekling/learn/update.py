@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seekling.learn.batch import Batch
 from seekling.learn.config import Objective
+from seekling.learn.lanes import ONE, Lanes
 from seekling.learn.objective import k3, policy_loss
 from seekling.learn.optim import Optimizers
 from seekling.model.decoder import Decoder, Hidden
@@ -26,18 +27,33 @@ class Loss:
 
 
 def step(
-    model: Decoder, optimizers: Optimizers, batch: Batch, loss: Callable[[Decoder, Batch], Loss],
-    *, step_index: int, rows_per_pass: int, dtype: torch.dtype = torch.float32,
-) -> dict[str, float]:  # fmt: skip
-    """Accumulate gradients over passes and update once. Returns the summed figures and ``grad_norm``."""
-    totals: dict[str, float] = {}
-    device = batch.targets_BT.device
-    for part in batch.passes(rows_per_pass):
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    model: Decoder,
+    optimizers: Optimizers,
+    batch: Batch,
+    loss: Callable[[Decoder, Batch], Loss],
+    *,
+    step_index: int,
+    passes: int = 2,
+    lanes: Lanes = ONE,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, float]:
+    """Gradients of ``passes`` slices, side by side in lanes, added in order; one update.
+
+    Returns the summed figures and ``grad_norm``. Neither lanes nor, beyond rounding, passes change the result.
+    """
+    parameters = list(optimizers.names)
+
+    def gradients(part: Batch) -> tuple[tuple[Tensor | None, ...], dict[str, float]]:
+        with torch.autocast(part.targets_BT.device.type, dtype, enabled=dtype != torch.float32):
             result = loss(model, part)
-        result.value.backward()
-        for name, value in result.sums.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
+        found = torch.autograd.grad(result.value, parameters, allow_unused=True)
+        return found, {name: float(value) for name, value in result.sums.items()}
+
+    done = lanes.map(gradients, batch.passes(passes))
+    for parameter, *grads in zip(parameters, *(found for found, _ in done), strict=True):
+        known = [grad for grad in grads if grad is not None]
+        parameter.grad = sum(known[1:], known[0]) if known else None
+    totals = {name: sum(sums[name] for _, sums in done) for name in done[0][1]}
     return totals | {"grad_norm": optimizers.step(step_index)}
 
 
@@ -97,10 +113,11 @@ def rollout_loss(model: Decoder, batch: Batch, *, objective: Objective, temperat
     """The policy objective on rollouts, with the sampler's routes replayed when the batch holds them."""
     hidden = model(batch.rows, batch.routes or None)
     logp_BT, entropy_BT = token_logps(model, hidden, batch.targets_BT, temperature)
-    behaviour_BT, reference_BT = batch.values["behaviour"], batch.values["reference"]
+    said_BT, behaviour_BT = batch.weight_BT > 0, batch.values["behaviour"]
+    # What was not said has weight 0, but 0 times an infinite ratio would be no number.
+    logp_BT, reference_BT = (x.where(said_BT, behaviour_BT) for x in (logp_BT, batch.values["reference"]))
     value = policy_loss(logp_BT, behaviour_BT, batch.values["advantage"], batch.weight_BT, objective, reference_BT)
     with torch.no_grad():
-        said_BT = batch.weight_BT > 0
         ratio_BT = (logp_BT - behaviour_BT).exp()
         outside_BT = (ratio_BT < 1 - objective.clip_low) | (ratio_BT > 1 + objective.clip_high)
         sums = {
@@ -119,5 +136,7 @@ def move_biases(model: Decoder, totals: dict[str, float], speed: float) -> None:
     """Apply the balance rule to every router from a step's summed loads (``load/<layer>/<expert>``)."""
     for layer, router in enumerate(model.routers()):
         bias_E = router.e_score_correction_bias
+        if f"load/{layer}/0" not in totals:  # the prediction layer's, when it is not trained
+            continue
         loads = [totals[f"load/{layer}/{expert}"] for expert in range(len(bias_E))]
         bias_E.copy_(move_bias(bias_E, torch.tensor(loads, dtype=torch.float64), speed))

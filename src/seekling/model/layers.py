@@ -29,7 +29,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight.type_as(x), self.eps)
 
 
 class SwiGLU(nn.Module):
@@ -55,6 +55,8 @@ def rotary_table(config: ModelConfig, num_positions: int) -> Tensor:
 
 def rotate_interleaved(x: Tensor, rotary: Tensor) -> Tensor:
     """Rotate channel pairs (0,1), (2,3), ... as DeepSeek's weights expect. ``rotary`` broadcasts over heads."""
+    if any(stride % 2 for stride in (*x.stride()[:-1], x.storage_offset())):
+        x = x.clone(memory_format=torch.contiguous_format)  # beside an odd width, pairs would lie across words
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotary).flatten(-2).type_as(x)
 

@@ -48,6 +48,18 @@ def expert_weights(scores_NE: Tensor, chosen_NA: Tensor, *, normalise: bool, sca
     return weights_NA * scale
 
 
+def per_expert(x_MI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
+    """x W^T, where rows up to ``ends_E[e]`` (and from the end before) belong to expert e: [M, O].
+
+    The grouped kernel takes neither float64 nor rows that are no multiple of 16 bytes: those are looped.
+    """
+    aligned = all(size % 8 == 0 for size in weight_EOI.shape[1:])  # in bfloat16 too, for autocast
+    if aligned and weight_EOI.dtype != torch.float64:
+        return F.grouped_mm(x_MI, weight_EOI.transpose(1, 2), offs=ends_E)
+    parts = x_MI.tensor_split(ends_E[:-1].tolist())
+    return torch.cat([F.linear(part, weight_OI) for part, weight_OI in zip(parts, weight_EOI, strict=True)])
+
+
 def run_experts(x_ND: Tensor, chosen_NA: Tensor, weights_NA: Tensor, gate_up_EFD: Tensor, down_EDF: Tensor) -> Tensor:
     """Send every token to its experts and bring the weighted answers home: [N, D].
 
@@ -58,8 +70,8 @@ def run_experts(x_ND: Tensor, chosen_NA: Tensor, weights_NA: Tensor, gate_up_EFD
     expert_M, order_M = chosen_NA.flatten().sort(stable=True)
     ends_E = torch.searchsorted(expert_M, torch.arange(1, len(gate_up_EFD) + 1, device=expert_M.device)).int()
     sent_MD = x_ND.index_select(0, order_M // num_active)
-    gate_MF, up_MF = F.grouped_mm(sent_MD, gate_up_EFD.transpose(1, 2), offs=ends_E).chunk(2, -1)
-    answered_MD = F.grouped_mm(F.silu(gate_MF) * up_MF, down_EDF.transpose(1, 2), offs=ends_E)
+    gate_MF, up_MF = per_expert(sent_MD, gate_up_EFD, ends_E).chunk(2, -1)
+    answered_MD = per_expert(F.silu(gate_MF) * up_MF, down_EDF, ends_E)
     home_M = torch.empty_like(order_M).scatter_(0, order_M, torch.arange(len(order_M), device=order_M.device))
     returned_NAD = answered_MD.index_select(0, home_M).unflatten(0, (-1, num_active))
     return torch.einsum("nad,na->nd", returned_NAD, weights_NA)
@@ -130,11 +142,13 @@ def move_bias(bias_E: Tensor, load_E: Tensor, speed: float) -> Tensor:
 def balance_losses(routing: Routing, weight_N: Tensor, row_N: Tensor, num_rows: int) -> Tensor:
     """Sequence-wise balance loss of each row [R] (eq. 17-20), padding (``weight_N`` 0) left out.
 
-    f_i = E/(A T) sum_t 1(t chooses i), P_i = mean_t s_i,t / sum_j s_j,t; loss = sum_i f_i P_i: 1 when balanced.
+    f_i = E/(A T) sum_t 1(i among t's best by unbiased score), P_i = mean_t s_i,t / sum_j s_j,t; loss = sum_i f_i P_i:
+    1 when balanced.
     """
     num_experts, top_k = routing.scores_NE.shape[1], routing.chosen_NA.shape[1]
     share_NE = routing.scores_NE / routing.scores_NE.sum(-1, keepdim=True)
-    chosen_NE = torch.zeros_like(share_NE).scatter(1, routing.chosen_NA, 1.0)
+    best_NA = routing.scores_NE.topk(top_k, -1).indices
+    chosen_NE = torch.zeros_like(share_NE).scatter(1, best_NA, 1.0)
     weight_N1 = weight_N.to(share_NE.dtype).unsqueeze(1)
     zeros_RE = share_NE.new_zeros(num_rows, num_experts)
     tokens_R1 = zeros_RE[:, :1].index_add(0, row_N, weight_N1).clamp_min(1)

@@ -56,14 +56,18 @@ def save_model(folder: Path, model: Decoder) -> None:
 def load_model(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Decoder:
     """Build the model a folder describes and fill it. Raises UserError naming what is missing or does not fit."""
     config = read_config(folder)
+    found = from_disk_names(load_tensors(folder / "model.safetensors"), config)
+    if not any(name.startswith("mtp.") for name in found):  # transformers names the prediction layer, but drops it
+        config = config.model_copy(update={"num_nextn_predict_layers": 0})
     with torch.device("meta"):
         model = Decoder(config)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    found = from_disk_names(load_tensors(folder / "model.safetensors"), config)
     _compare(folder, expected, {name: tensor.shape for name, tensor in found.items()})
     model = Decoder(config)
     model.load_state_dict(found)
-    return model.to(device=device, dtype=dtype) if dtype != torch.float32 else model.to(device)
+    for weight in model.parameters():  # buffers keep their precision: rotary angles are complex, biases float32
+        weight.data = weight.data.to(dtype)
+    return model.to(device)
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -71,8 +75,22 @@ def read_config(folder: Path) -> ModelConfig:
     if not folder.is_dir():
         raise UserError(f"there is no model folder {folder}")
     values = read_json(folder / "config.json")
+    if not isinstance(values, dict):
+        raise UserError(f"{folder / 'config.json'} does not hold a table of settings")
     known = {name: value for name, value in values.items() if name in ModelConfig.model_fields}
-    return parse(ModelConfig, known)
+    return parse(ModelConfig, known | _rope_theta(folder, values))
+
+
+def _rope_theta(folder: Path, values: Mapping[str, Any]) -> dict[str, float]:
+    """``rope_theta`` from where transformers 5 writes it. Raises UserError for stretched positions (YaRN and kin)."""
+    theta: dict[str, float] = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = values.get(key) or {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            raise UserError(f'rotary positions of type "{kind}" are not supported', where=f"{folder / 'config.json'}")
+        theta |= {"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}
+    return theta
 
 
 def config_json(config: ModelConfig) -> dict[str, Any]:
@@ -86,6 +104,11 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
         }  # fmt: skip
         shape["num_key_value_heads"] = config.num_attention_heads
         shape.pop("head_dim")
+        if (
+            config.n_routed_experts is None
+        ):  # for transformers, layers are dense by standing before the first routed one
+            shape.pop("n_routed_experts")
+            shape["first_k_dense_replace"] = config.num_hidden_layers + config.num_nextn_predict_layers
     else:
         name = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}[config.model_type]
         rope = {"rope_type": "default", "rope_theta": config.rope_theta}
@@ -130,11 +153,11 @@ def from_disk_names(disk: Mapping[str, Tensor], config: ModelConfig) -> dict[str
             per = {part: [experts[prefix, e, part] for e in range(count)] for part in ("gate", "up", "down")}
         except KeyError as error:
             raise UserError(f"an expert's tensor is missing: {error}") from None
-        both = [torch.cat(pair) for pair in zip(per["gate"], per["up"], strict=True)]
-        state |= {
-            f"{prefix}.gate_up_proj": torch.stack(both),
-            f"{prefix}.down_proj": torch.stack(per["down"]),
-        }
+        try:
+            both = [torch.cat(pair) for pair in zip(per["gate"], per["up"], strict=True)]
+            state |= {f"{prefix}.gate_up_proj": torch.stack(both), f"{prefix}.down_proj": torch.stack(per["down"])}
+        except RuntimeError as error:
+            raise UserError(f"the experts of {prefix} differ in shape: {error}") from None
     if config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
     return state

@@ -51,7 +51,7 @@ def restore(folder: Path, model: Decoder, optimizers: Optimizers, warn: Callable
             model.load_state_dict(load_model(place, device=device).state_dict())
             optimizers.load(load_tensors(place / "optimizer.safetensors", device))
             return int(state["next_step"])
-        except (UserError, KeyError, TypeError) as error:
+        except (UserError, KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
             warn(f"checkpoint {place} is damaged ({error}); falling back to the one before")
     return 0
 

@@ -5,6 +5,7 @@ A kind names its loop by string; the loop is imported when the stage runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,17 @@ from seekling.tasks.corpus import Mixture
 
 FORMAT = 1
 """Version of the manifest's language."""
+
+
+def _preset(value: Any, known: Mapping[str, Settings], what: str) -> Any:
+    """A name, or a table of ``preset`` and what differs from it, as a whole table; anything else as it is."""
+    table = {"preset": value} if isinstance(value, str) else value
+    if not isinstance(table, dict) or "preset" not in table:
+        return value
+    name = table["preset"]
+    if name not in known:
+        raise ValueError(f'there is no {what} "{name}"; known: {", ".join(known)}')
+    return known[name].model_dump() | {key: v for key, v in table.items() if key != "preset"}
 
 
 class Gate(Settings):
@@ -69,13 +81,7 @@ class Pretrain(Trained):
     @field_validator("model", mode="before")
     @classmethod
     def _from_preset(cls, value: Any) -> Any:
-        table = {"preset": value} if isinstance(value, str) else value
-        if not isinstance(table, dict) or "preset" not in table:
-            return value
-        name = table["preset"]
-        if name not in PRESETS:
-            raise ValueError(f'there is no model preset "{name}"; known: {", ".join(PRESETS)}')
-        return PRESETS[name].model_dump() | {key: v for key, v in table.items() if key != "preset"}
+        return _preset(value, PRESETS, "model preset")
 
 
 class Sft(Trained):
@@ -96,7 +102,7 @@ class Grpo(Trained):
     problems_per_step: int = Field(16, ge=1)
     rollouts_per_problem: int = Field(16, ge=2)
     sampling: Sampling = Sampling()
-    objective: Objective = Field(OBJECTIVES["dr_grpo"], description="a name, or a table of its parts")
+    objective: Objective = Field(OBJECTIVES["dr_grpo"], description="a name, or a table: preset and what differs")
     rubric: Rubric = Rubric()
     rewards: Literal["checked", "shuffled"] = Field(
         "checked",
@@ -109,11 +115,7 @@ class Grpo(Trained):
     @field_validator("objective", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            if value not in OBJECTIVES:
-                raise ValueError(f'there is no objective "{value}"; known: {", ".join(OBJECTIVES)}')
-            return OBJECTIVES[value]
-        return value
+        return _preset(value, OBJECTIVES, "objective")
 
 
 class Eval(StageSettings):
@@ -138,7 +140,6 @@ class Control(StageSettings):
     samples: int = Field(16, ge=1)
     sampling: Sampling = Sampling()
     rubric: Rubric = Rubric()
-    shuffled: str | None = Field(None, description="a grpo stage run with shuffled rewards, reported beside")
 
 
 @dataclass(frozen=True, slots=True)

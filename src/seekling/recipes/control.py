@@ -30,9 +30,9 @@ def control(stage: Stage, config: Control) -> dict[str, float]:
     if not (isinstance(task, Traceable) and isinstance(task, Guessable)):
         raise UserError(f'task "{task.name}" can make no controls', next_step="Give it attempts, hits and guess.")
     asked = held_out(task, config.problems)
-    of = len(asked) * (2 + len(stage.inputs))
-    base = Policy.load(stage.inputs[0].model, stage.device)
-    trained = Policy.load(stage.inputs[1].model, stage.device)
+    of = len(asked) * (1 + len(stage.inputs))
+    base = Policy.load(stage.inputs[0].model, stage.device, stage.lanes)
+    trained = Policy.load(stage.inputs[1].model, stage.device, stage.lanes)
     after = sample_judged(stage, trained, asked, config.samples, config, task, of=of)
     tokens = cut_tokens(after, config.sampling.max_tokens)
     before = sample_judged(stage, base, asked, config.samples, config, task, done=len(asked), of=of)
@@ -61,7 +61,7 @@ def control(stage: Stage, config: Control) -> dict[str, float]:
     }  # fmt: skip
     found["base_pass_k"]["k"] = k
     if len(stage.inputs) == 3:
-        policy = Policy.load(stage.inputs[2].model, stage.device)
+        policy = Policy.load(stage.inputs[2].model, stage.device, stage.lanes)
         dealt = sample_judged(stage, policy, asked, config.samples, config, task, done=3 * len(asked), of=of)
         found["shuffled"] = _row(
             passes_within(dealt, config.sampling.max_tokens), cut_tokens(dealt, config.sampling.max_tokens),

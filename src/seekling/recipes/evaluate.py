@@ -8,8 +8,9 @@ from typing import Any
 
 from seekling.evals.evaluate import Judged, examples, figures, judge
 from seekling.recipes.config import Control, Eval
+from seekling.recipes.grpo import stop_on_broken_checks
 from seekling.recipes.policy import Policy, generation_cost, sample_groups
-from seekling.recipes.stage import Clock, Stage
+from seekling.recipes.stage import Clock, Interrupted, Stage
 from seekling.records import Group, Problem, Score
 from seekling.rewards.rubric import score
 from seekling.runlog.files import write_json
@@ -23,7 +24,7 @@ PROBLEMS_PER_CALL = 16
 def evaluate(stage: Stage, config: Eval) -> dict[str, float]:
     """Evaluate the input stage's model; writes eval.json. Returns pass@1 and its neighbours."""
     task = build_task(config.task)
-    policy = Policy.load(stage.inputs[0].model, stage.device)
+    policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes)
     asked = held_out(task, config.problems)
     larger = held_out(task, config.problems, config.larger_size) if config.larger_size else []
     of = len(asked) + len(larger)
@@ -67,9 +68,12 @@ def sample_judged(
     clock = Clock()
     for start in range(0, len(asked), PROBLEMS_PER_CALL):
         piece = asked[start : start + PROBLEMS_PER_CALL]
+        if stage.stop_requested():
+            raise Interrupted
         groups: list[Group] = sample_groups(policy, piece, samples, config.sampling, "eval", ban)
         judged += judge(groups, grade)
+        stop_on_broken_checks(task, groups, [j.scores for j in judged[-len(groups) :]])
         stage.charge(done + start, "eval", *generation_cost(policy, groups), clock.lap())
         passed = sum(j.num_passed for j in judged) / (len(judged) * samples)
-        stage.tell(stage.name, done + start + len(piece), of or len(asked), {"pass@1": passed})
+        stage.tell(stage.name, done + start + len(piece) - 1, of or len(asked), {"pass@1": passed})
     return judged

@@ -22,12 +22,12 @@ from seekling.learn.objective import token_weights
 from seekling.learn.optim import Optimizers
 from seekling.learn.update import rollout_loss, step, token_logps
 from seekling.model.count import flops_per_token
-from seekling.model.weights import load_model, save_model
-from seekling.recipes.checkpoint import restore, save_checkpoint
+from seekling.model.weights import load_model
+from seekling.recipes.checkpoint import restore
 from seekling.recipes.config import Grpo
 from seekling.recipes.journal import recall, remember
 from seekling.recipes.policy import Policy, generation_cost, sample_groups
-from seekling.recipes.stage import Clock, Interrupted, Stage
+from seekling.recipes.stage import Clock, Stage
 from seekling.records import Group, Problem, Score, Verdict
 from seekling.rewards.rubric import score
 from seekling.runlog.run import Journal
@@ -38,22 +38,23 @@ from seekling.tasks.registry import build_task
 def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     """Reinforce the model of the stage's input. Returns the mean figures of the last steps."""
     task = build_task(config.task)
-    policy = Policy.load(stage.inputs[0].model, stage.device)
+    policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes)
     reference = load_model(stage.inputs[0].model, device=str(stage.device)).requires_grad_(False)
-    optimizers = Optimizers(policy.model, config.optim, config.steps)
+    optimizers = Optimizers(policy.model, config.optim, config.steps, stage.lanes)
     _self_test(stage, config, task, policy)
     start = restore(stage.checkpoints, policy.model, optimizers, stage.warn)
     journal = Journal(stage.folder.folder)
     judge = _judge(config, task, stage)
-    history: list[dict[str, float]] = []
     clock = Clock()
 
     for index in range(start, config.steps):
         asked = list(islice(problems(task, "train", f"{stage.seed}/{index}"), config.problems_per_step))
-        groups, scores = recall(journal, index, asked) or sample_and_judge(policy, asked, config, stage, index, judge)
-        remember(journal, index, groups, scores)
-        generated = generation_cost(policy, groups)
-        stage.charge(index, "generate", *generated, clock.lap())
+        drawn = recall(journal, index, asked)
+        groups, scores = drawn or sample_and_judge(policy, asked, config, stage, index, judge)
+        generated, generating = generation_cost(policy, groups), clock.lap()
+        if drawn is None:  # what is replayed costs nothing again; charged first, so that no journaled step goes unpaid
+            stage.charge(index, "generate", *generated, generating)
+            remember(journal, index, groups, scores)
 
         measured = bool(config.objective.beta) or (config.kl_every > 0 and index % config.kl_every == 0)
         batch = collate(groups, scores, config).to(stage.device)
@@ -63,28 +64,24 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
             lambda model, part: rollout_loss(
                 model, part, objective=config.objective, temperature=config.sampling.temperature
             ),
-            step_index=index, rows_per_pass=config.packing.rows_per_pass, dtype=stage.dtype,
+            step_index=index, passes=config.packing.passes, lanes=stage.lanes, dtype=stage.dtype,
         )  # fmt: skip
         figures = summarise(task, groups, scores, totals, measured=measured)
-        if config.held_out_every and (index + 1) % config.held_out_every == 0:
-            figures["held_out_pass"] = held_out_pass(policy, task, config)
-        history.append(figures)
-
         seconds, tokens = clock.lap(), batch.num_tokens
         context = float(batch.rows.positions_BT.float().mean())
         flops = tokens * flops_per_token(policy.model.config, context, training=True)
         stage.charge(index, "train", tokens, flops, seconds)
         load = {"expert_load": expert_load(groups, policy.model.config.n_routed_experts or 0)}
-        stage.log(index, config.steps, generated[0] + tokens, generated[1] + flops, seconds, figures | load)
-        if stage.stop_requested() or (index + 1) % config.checkpoint_every == 0:
-            save_checkpoint(stage.checkpoints, index + 1, policy.model, optimizers)
-            clock.lap()
-        if stage.stop_requested() and index + 1 < config.steps:
-            raise Interrupted
+        if config.held_out_every and (index + 1) % config.held_out_every == 0:
+            figures["held_out_pass"], watched = held_out_pass(policy, task, config)
+            stage.charge(index, "eval", *watched, clock.lap())
+        work = generated[0] + tokens, generated[1] + flops, generating + seconds
+        stage.log(index, config.steps, *work, figures | load)
+        stage.save(index + 1, config.steps, config.checkpoint_every, policy.model, optimizers)
+        clock.lap()
 
-    save_model(stage.folder.model, policy.model)
-    policy.tokenizer.save(stage.folder.model)
-    return _means(history[-10:])
+    stage.export(policy.model, policy.tokenizer)
+    return stage.last_figures(10)
 
 
 def sample_and_judge(
@@ -128,7 +125,7 @@ def with_reference(batch: Batch, reference: Any, config: Grpo) -> Batch:
     """The same batch with the start policy's log-probabilities (its own routes, not the sampler's)."""
     parts = []
     with torch.no_grad():
-        for part in batch.passes(config.packing.rows_per_pass):
+        for part in batch.passes(config.packing.passes):
             hidden = reference(part.rows)
             parts.append(token_logps(reference, hidden, part.targets_BT, config.sampling.temperature)[0])
     return replace(batch, values={**batch.values, "reference": torch.cat(parts)})
@@ -167,12 +164,12 @@ def summarise(
     return figures | ({"kl": totals["kl"] / said} if measured else {})
 
 
-def held_out_pass(policy: Policy, task: Any, config: Grpo) -> float:
-    """pass@1 on a few held-out problems, four rollouts each, the same ones every time."""
+def held_out_pass(policy: Policy, task: Any, config: Grpo) -> tuple[float, tuple[int, float]]:
+    """pass@1 on a few held-out problems, four rollouts each, the same ones every time; and its tokens and FLOPs."""
     asked = list(islice(problems(task, "held_out", "watch", distinct=True), config.held_out_problems))
     groups = sample_groups(policy, asked, 4, config.sampling, "watch")
     verdicts = [score(g.problem, r.text, config.rubric, task.check).verdict for g in groups for r in g.rollouts]
-    return float(np.mean([verdict is Verdict.PASS for verdict in verdicts]))
+    return float(np.mean([verdict is Verdict.PASS for verdict in verdicts])), generation_cost(policy, groups)
 
 
 def expert_load(groups: Sequence[Group], num_experts: int) -> dict[str, list[float]]:
@@ -237,8 +234,3 @@ def _self_test(stage: Stage, config: Grpo, task: Any, policy: Policy) -> None:
         selftests.of_invariance(policy.model, policy.tokenizer.eos, prompts, config.objective),
     )
     stage.folder.write(selftests=outcomes)
-
-
-def _means(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    names = sorted({name for figures in history for name in figures})
-    return {n: float(np.mean([figures[n] for figures in history if n in figures])) for n in names}

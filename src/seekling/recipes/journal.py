@@ -17,10 +17,9 @@ Drawn = tuple[list[Group], list[list[Score]]]
 
 
 def remember(journal: Journal, step: int, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
-    """Write a step's groups and scores, unless an earlier session has."""
-    if journal.recall(step) is None:
-        lines = [_group_line(group, row) for group, row in zip(groups, scores, strict=True)]
-        journal.write(step, {"groups": lines})
+    """Write a step's groups and scores."""
+    lines = [_group_line(group, row) for group, row in zip(groups, scores, strict=True)]
+    journal.write(step, {"groups": lines})
 
 
 def recall(journal: Journal, step: int, asked: Sequence[Problem]) -> Drawn | None:
@@ -28,6 +27,16 @@ def recall(journal: Journal, step: int, asked: Sequence[Problem]) -> Drawn | Non
     line = journal.recall(step)
     if line is None:
         return None
+    try:
+        return _drawn(journal, step, line, asked)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"what {journal.file} says of step {step} is damaged ({type(error).__name__}: {error})",
+            next_step="Delete that line, or restore the file from a copy; the step is then drawn again.",
+        ) from None
+
+
+def _drawn(journal: Journal, step: int, line: dict[str, Any], asked: Sequence[Problem]) -> Drawn:
     if [group["problem"] for group in line["groups"]] != [problem.id for problem in asked]:
         raise UserError(
             f"step {step} in {journal.file} speaks of other problems than this run asks",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -68,9 +69,9 @@ def load_manifest(name_or_file: str, overrides: Sequence[str] = ()) -> Manifest:
     values = source.values()
     _check_format(values, source)
     tables = values.pop("stage", [])
-    if not isinstance(tables, list) or not tables:
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise UserError(
-            f"{source.name} has no stage", next_step="Add at least one [[stage]] table; see docs/manifest.md."
+            f"{source.name} has no list of stages", next_step="Add at least one [[stage]] table; see docs/manifest.md."
         )
     for text in overrides:
         _override(values, tables, text)
@@ -116,14 +117,28 @@ def _override(values: dict[str, Any], tables: list[dict[str, Any]], text: str) -
     names = [str(table.get("name")) for table in tables]
     if path[0] not in names:
         raise UserError(f'there is no stage "{path[0]}" to set {text} on', next_step=nearest(path[0], names))
-    target: Any = tables[names.index(path[0])]
-    for key in path[1:-1]:
-        inner = target.get(key, {})
-        target[key] = inner = {"name": inner} if isinstance(inner, str) and key == "task" else inner
-        if isinstance(inner, str):
-            target[key] = inner = {"preset": inner} if key == "model" else {}
-        target = inner
+    table = tables[names.index(path[0])]
+    target: Any = table
+    for depth, key in enumerate(path[1:-1]):
+        target[key] = target = _opened(target.get(key, _default(table, key) if depth == 0 else {}), key, text)
     target[path[-1]] = value
+
+
+def _default(table: Mapping[str, Any], key: str) -> Any:
+    """What a stage that does not mention ``key`` starts from, so that one override keeps the rest of it."""
+    kind = KINDS.get(str(table.get("kind")))
+    field = kind.settings.model_fields.get(key) if kind else None
+    default = field.default if field else {}
+    return default.model_dump(mode="json") if isinstance(default, Settings) else deepcopy(default)
+
+
+def _opened(value: Any, key: str, text: str) -> dict[str, Any]:
+    """A table to set a key in: a name becomes the table it stands for."""
+    if isinstance(value, str):
+        return {"name" if key == "task" else "preset": value}
+    if not isinstance(value, dict):
+        raise UserError(f'cannot set {text}: "{key}" is a value, not a table of settings')
+    return value
 
 
 def _stage(table: Any, index: int, source: Source) -> StageSettings:
@@ -136,10 +151,15 @@ def _stage(table: Any, index: int, source: Source) -> StageSettings:
             next_step=nearest(kind, KINDS),
         )
     settings = parse(KINDS[kind].settings, table, source=source, path=f"stage.{index}")
-    task = getattr(settings, "task", "")
-    if task:
-        build_task(task, source, f"stage.{index}.task")
+    if _task_of(settings) or not hasattr(settings, "data"):
+        build_task(_task_of(settings), source, f"stage.{index}.task")
     return settings
+
+
+def _task_of(settings: StageSettings) -> str | dict[str, Any]:
+    """What names a stage's task; nothing for a stage without one."""
+    task: str | dict[str, Any] = getattr(settings, "task", "")
+    return task
 
 
 def _in_order(stages: Sequence[StageSettings], source: Source) -> list[StageSettings]:
@@ -179,12 +199,23 @@ def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str
     """Hash of kind, schema, settings that can change weights, inputs' fingerprints, and content of user files."""
     known: dict[str, str] = {}
     for stage in ordered:
-        settings = {k: v for k, v in weight_settings(stage).items() if k not in ("source",)}
-        files = [content_hash(getattr(stage, "task", "") or ""), _file_hash(getattr(stage, "data", ""))]
+        settings = weight_settings(stage) | {"task": _task_settings(stage)}
+        settings.pop("source")
+        files = [content_hash(_task_of(stage)), _file_hash(getattr(stage, "data", ""))]
         inputs = [known[name] for name in stage.sources]
         schema = KINDS[stage.kind].schema
         known[stage.name] = fingerprint(stage.kind, schema, settings, inputs, files, head.seed, head.dtype)
     return known
+
+
+def _task_settings(stage: StageSettings) -> Any:
+    """A built-in task with all its settings, so that a new default counts as the change it is; else as written."""
+    spec = _task_of(stage)
+    task = build_task(spec) if spec else None
+    if not isinstance(task, Settings):
+        return spec
+    own = {} if not hasattr(stage, "text") or stage.text.qualities else {"mixture": dict(getattr(task, "mixture", {}))}
+    return weight_settings(task) | own
 
 
 def _file_hash(file: str) -> str | None:
@@ -214,4 +245,4 @@ def _toml_value(value: Any) -> str:
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from seekling.errors import GateMissed, UserError
+from seekling.learn.lanes import Lanes
 from seekling.plan.machine import machine
 from seekling.recipes.config import KINDS, Gate, StageSettings
 from seekling.recipes.manifest import Manifest
-from seekling.recipes.stage import Clock, Stage, Tell
+from seekling.recipes.stage import Interrupted, Stage, Tell
 from seekling.runlog.files import locked
-from seekling.runlog.ledger import Ledger
+from seekling.runlog.ledger import Ledger, read_ledger
 from seekling.runlog.run import Run, StageFolder
 
 ADVICE = "Look at its curves in the report, change a setting (more steps, another learning rate) and run again."
@@ -44,30 +45,33 @@ def run_manifest(manifest: Manifest, folder: Path, watcher: Watcher) -> Path:
     """
     with locked(folder):
         run = Run(folder)
-        device = set_up(manifest, run, watcher.warn)
-        session = run.open_session(manifest.to_toml(), session_facts(manifest, device))
+        device, lanes = set_up(manifest, run, watcher.warn)
+        session = run.open_session(manifest.to_toml(), session_facts(manifest, device, lanes))
+        read_ledger(folder)  # a damaged line is told before the work, not after it
         ledger = Ledger(folder)
         try:
             for index, settings in enumerate(manifest.stages):
-                _run_stage(manifest, settings, index, run, session, device, ledger, watcher)
+                _run_stage(manifest, settings, index, run, session, device, lanes, ledger, watcher)
         finally:
             ledger.close()
     return folder
 
 
-def set_up(manifest: Manifest, run: Run, warn: Callable[[str], None]) -> torch.device:
-    """Threads as the run began with, deterministic algorithms, the device. Returns the device."""
+def set_up(manifest: Manifest, run: Run, warn: Callable[[str], None]) -> tuple[torch.device, Lanes]:
+    """Deterministic algorithms, the device, and as many lanes as asked for (they cannot change a bit)."""
     earlier = run.facts()["sessions"][0] if (run.folder / "run.json").exists() else {}
-    threads = manifest.head.threads or int(earlier.get("threads") or os.cpu_count() or 1)
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    threads = manifest.head.threads or os.cpu_count() or 1
+    torch.set_num_threads(1)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True) without importing half of torch
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     capability = torch.backends.cpu.get_cpu_capability()
-    for name, now in (("threads", threads), ("cpu_capability", capability), ("torch", torch.__version__)):
+    device = pick_device(manifest.head.device)
+    facts = {"cpu_capability": capability, "torch": torch.__version__, "device": str(device)}
+    for name, now in facts.items():
         before = earlier.get(name)
         if before is not None and before != now:
             warn(f"this run began with {name} {before} and goes on with {now}: equal within tolerance, not to the bit")
-    return pick_device(manifest.head.device)
+    return device, Lanes(threads if device.type == "cpu" else 1)
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -84,17 +88,22 @@ def pick_device(wanted: str) -> torch.device:
     return found or torch.device("cpu")
 
 
-def session_facts(manifest: Manifest, device: torch.device) -> dict[str, Any]:
+def session_facts(manifest: Manifest, device: torch.device, lanes: Lanes) -> dict[str, Any]:
     """Versions, hardware and precision, for run.json."""
     facts = machine()
     session = {
         "hardware": {"cpu": facts.cpu, "cores": facts.cores, "memory_bytes": facts.memory_bytes},
-        "threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": lanes.count, "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": str(device), "dtype": manifest.head.dtype, "torch": torch.__version__,
         "python": platform.python_version(),
     }  # fmt: skip
     return {
-        "run": {"version": version("seekling"), "commit": commit(), "seed": manifest.head.seed},
+        "run": {
+            "version": version("seekling"),
+            "commit": commit(),
+            "seed": manifest.head.seed,
+            "stages": [manifest.folder_name(stage.name) for stage in manifest.stages],
+        },
         "session": session,
     }
 
@@ -117,11 +126,13 @@ def commit() -> str:
 
 
 def _run_stage(
-    manifest: Manifest, settings: StageSettings, index: int, run: Run, session: int, device: torch.device,
+    manifest: Manifest, settings: StageSettings, index: int, run: Run, session: int, device: torch.device, lanes: Lanes,
     ledger: Ledger, watcher: Watcher,
 ) -> None:  # fmt: skip
     folder = StageFolder(run.folder / manifest.folder_name(settings.name))
     if not folder.is_done():
+        if watcher.stop_requested():
+            raise Interrupted
         inputs = tuple(StageFolder(run.folder / manifest.folder_name(name)) for name in settings.sources)
         folder.folder.mkdir(parents=True, exist_ok=True)
         folder.write(**_about(manifest, settings, index), **({} if folder.facts() else {"started": time.time()}))
@@ -129,13 +140,13 @@ def _run_stage(
         stage = Stage(
             settings.name, folder, inputs, f"{manifest.head.seed}/{settings.name}", session, device,
             getattr(torch, manifest.head.dtype), ledger, watcher.tell, watcher.warn, watcher.stop_requested,
+            lanes,
         )  # fmt: skip
-        clock = Clock()
         try:
             figures = _loop(settings.kind)(stage, settings)
         finally:
             stage.metrics.close()
-            folder.write(seconds=folder.facts().get("seconds", 0.0) + clock.lap())
+            stage.note_seconds()
         folder.write(figures=figures, state="done")
     else:
         watcher.begin(settings.name, "finished before")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Ban, Completion, Engine, Request
 from seekling.engine.sampler import seed_of
+from seekling.learn.lanes import ONE, Lanes
 from seekling.model.count import flops_per_token
 from seekling.model.decoder import Decoder
 from seekling.model.weights import load_model
@@ -26,13 +28,14 @@ class Policy:
     model: Decoder
     tokenizer: Tokenizer
     engine: Engine
+    lanes: Lanes = ONE
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device) -> Policy:
+    def load(cls, folder: Path, device: torch.device, lanes: Lanes = ONE) -> Policy:
         """From an exported model folder."""
         tokenizer = Tokenizer.load(folder)
         model = load_model(folder, device=str(device))
-        return cls(model, tokenizer, Engine(model, tokenizer.eos))
+        return cls(model, tokenizer, Engine(model, tokenizer.eos), lanes)
 
     def prompt(self, problem: Problem) -> tuple[int, ...]:
         """A problem's ids, up to where the answer begins."""
@@ -50,14 +53,19 @@ def sample_groups(
     seed: str,
     ban: BanFor | None = None,
 ) -> list[Group]:
-    """``num_rollouts`` per problem. Each rollout's draws depend on (seed, problem, its number) alone."""
+    """``num_rollouts`` per problem. Each rollout's draws depend on (seed, problem, its number) alone.
+
+    The problems always make two batches, so that two lanes can sample side by side and one changes no bit.
+    """
     prompts = [policy.prompt(problem) for problem in problems]
     requests = [
         Request(prompt, seed_of(seed, problem.id, number), ban(problem) if ban else None)
         for problem, prompt in zip(problems, prompts, strict=True)
         for number in range(num_rollouts)
     ]
-    said = policy.engine.generate(requests, sampling)
+    middle = len(problems) // 2 * num_rollouts
+    shares = [share for share in (requests[:middle], requests[middle:]) if share]
+    said = chain(*policy.lanes.map(lambda share: policy.engine.generate(share, sampling), shares))
     rollouts = [_rollout(policy, request, completion) for request, completion in zip(requests, said, strict=True)]
     rows = [tuple(rollouts[start : start + num_rollouts]) for start in range(0, len(rollouts), num_rollouts)]
     return [Group(problem, row) for problem, row in zip(problems, rows, strict=True)]

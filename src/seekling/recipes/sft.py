@@ -27,7 +27,7 @@ def sft(stage: Stage, config: Sft) -> dict[str, float]:
         raise UserError(
             f'stage "{stage.name}" needs either data or task', next_step='Set data = "chats.jsonl", or task.'
         )
-    policy = Policy.load(stage.inputs[0].model, stage.device)
+    policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes)
     chats = read_chats(Path(config.data), policy.tokenizer) if config.data else []
     task = build_task(config.task) if config.task else None
 
@@ -43,13 +43,18 @@ def sft(stage: Stage, config: Sft) -> dict[str, float]:
 def read_chats(file: Path, tokenizer: Tokenizer) -> list[Text]:
     """Every line of a JSONL file as a text. Raises UserError naming the line that is not a chat."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # no splitlines: JSON text may hold U+2028 and kin
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file}: {error}") from None
     chats = [_messages(line, f"{file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not chats:
         raise UserError(f"{file} holds no chats")
-    return [learned(ids, mask) for ids, mask in encode_chats(tokenizer, chats)]
+    texts = [learned(ids, mask) for ids, mask in encode_chats(tokenizer, chats)]
+    if mute := next((number for number, text in enumerate(texts, 1) if not text.weight.any()), 0):
+        raise UserError(
+            f"chat {mute} in {file} has nothing to learn", next_step="Only what an assistant says is learned: add it."
+        )
+    return texts
 
 
 def _messages(line: str, where: str) -> list[dict[str, str]]:

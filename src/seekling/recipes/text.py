@@ -12,10 +12,9 @@ from seekling.learn.optim import Optimizers
 from seekling.learn.update import move_biases, step, text_loss
 from seekling.model.count import flops_per_token
 from seekling.model.decoder import Decoder
-from seekling.model.weights import save_model
-from seekling.recipes.checkpoint import restore, save_checkpoint
+from seekling.recipes.checkpoint import restore
 from seekling.recipes.config import Pretrain, Sft
-from seekling.recipes.stage import Clock, Interrupted, Stage
+from seekling.recipes.stage import Clock, Stage
 from seekling.text.tokenizer import Tokenizer
 
 Texts = Callable[[int], Sequence[Text]]
@@ -26,11 +25,10 @@ def learn_text(
     stage: Stage, config: Pretrain | Sft, model: Decoder, tokenizer: Tokenizer, texts: Texts
 ) -> dict[str, float]:
     """Run the stage's steps from where they stand; leave the model in the stage's folder. Returns the last figures."""
-    optimizers = Optimizers(model, config.optim, config.steps)
+    optimizers = Optimizers(model, config.optim, config.steps, stage.lanes)
     start = restore(stage.checkpoints, model, optimizers, stage.warn)
     mtp = config.mtp_weight if isinstance(config, Pretrain) and model.mtp is not None else 0.0
     balance, speed = (config.balance_weight, config.bias_speed) if isinstance(config, Pretrain) else (0.0, 0.0)
-    figures: dict[str, float] = {}
     clock = Clock()
     for index in range(start, config.steps):
         batch = pack(texts(index), config.packing.row_tokens)
@@ -39,7 +37,7 @@ def learn_text(
         loss = partial(text_loss, mtp_weight=mtp, balance_weight=balance, num_rows=len(batch.targets_BT))
         totals = step(
             model, optimizers, batch, loss,
-            step_index=index, rows_per_pass=config.packing.rows_per_pass, dtype=stage.dtype,
+            step_index=index, passes=config.packing.passes, lanes=stage.lanes, dtype=stage.dtype,
         )  # fmt: skip
         if speed:
             move_biases(model, totals, speed)
@@ -50,14 +48,10 @@ def learn_text(
         stage.charge(index, "train", tokens, flops, seconds)
         shown = figures | {"tokens_per_s": tokens / seconds}
         stage.log(index, config.steps, tokens, flops, seconds, shown | {"expert_load": expert_shares(totals)})
-        if stage.stop_requested() or (index + 1) % config.checkpoint_every == 0:
-            save_checkpoint(stage.checkpoints, index + 1, model, optimizers)
-            clock.lap()
-        if stage.stop_requested() and index + 1 < config.steps:
-            raise Interrupted
-    save_model(stage.folder.model, model)
-    tokenizer.save(stage.folder.model)
-    return figures
+        stage.save(index + 1, config.steps, config.checkpoint_every, model, optimizers)
+        clock.lap()
+    stage.export(model, tokenizer)
+    return stage.last_figures(1)
 
 
 def fill(texts: Iterator[Text], tokens_per_step: int) -> list[Text]:

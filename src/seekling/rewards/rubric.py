@@ -21,10 +21,11 @@ class Rubric(Settings):
 
 
 def score(problem: Problem, text: str, rubric: Rubric, check: Check) -> Score:
-    """Judge one rollout's text. A check that raises leaves the reward open (INFRA_ERROR): never 0, never 1."""
+    """Judge one rollout's text. A check that raises, or answers with no verdict, leaves the reward open
+    (INFRA_ERROR): never 0, never 1."""
     reasoning = split(text)
     try:
-        verdict = Verdict.UNPARSED if reasoning.answer is None else check(problem, reasoning.answer)
+        verdict = Verdict.UNPARSED if reasoning.answer is None else Verdict(check(problem, reasoning.answer))
     except Exception:  # a stranger's check may raise anything; the caller counts these and stops above 1 %
         return Score(None, Verdict.INFRA_ERROR)
     parts = {"accuracy": float(verdict is Verdict.PASS), "format": float(reasoning.well_formed)}

@@ -9,12 +9,14 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from seekling.errors import UserError
+
+T = TypeVar("T")
 
 
 def write_atomic(file: Path, content: str | bytes) -> None:
@@ -46,6 +48,8 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file} is missing") from None
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(
             f"{file} is damaged: {error}", next_step="Restore it, or remove its folder and run again."
@@ -91,12 +95,38 @@ def read_lines(file: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield json.loads(line)
+                record = json.loads(line)
             except (json.JSONDecodeError, UnicodeDecodeError):
-                raise UserError(
-                    f"line {number} of {file} is damaged",
-                    next_step="The line is not JSON. Delete that line, or restore the file from a copy.",
-                ) from None
+                raise _damaged(file, number, "The line is not JSON.") from None
+            if not isinstance(record, dict):
+                raise _damaged(file, number, "The line is no JSON object.")
+            yield record
+
+
+def read_records(file: Path, make: Callable[..., T]) -> Iterator[T]:
+    """Every whole line as a record. Raises UserError naming file and line when one lacks what ``make`` needs."""
+    for number, line in enumerate(read_lines(file), 1):
+        try:
+            yield make(**line)
+        except TypeError as error:
+            raise _damaged(file, number, f"The line is no record: {error}.") from None
+
+
+def _damaged(file: Path, number: int, why: str) -> UserError:
+    advice = f"{why} Delete that line, or restore the file from a copy."
+    return UserError(f"line {number} of {file} is damaged", where=f"{file}:{number}", next_step=advice)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether some process works in a run directory now."""
+    try:
+        with (folder / ".lock").open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 @contextmanager
@@ -134,14 +164,14 @@ def sync_folder(folder: Path) -> None:
 
 def disk_error(file: Path, error: OSError) -> UserError:
     """What the system said about ``file``, as a letter."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return UserError(
             f"the disk is full: cannot write {file}",
             next_step="Free some space (seekling runs prune shows what can go) and run the same command again.",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"no permission to write {file}", next_step="Choose another folder with --runs.")
-    return UserError(f"cannot write {file}: {error.strerror or error}")
+    return UserError(f"cannot write {file}: {error.strerror or error}", next_step="Choose another folder with --runs.")
 
 
 def _cut_torn_tail(file: Path) -> None:

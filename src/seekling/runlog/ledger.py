@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seekling.runlog.files import Lines, read_lines
+from seekling.runlog.files import Lines, read_records
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One piece of work: ``kind`` is train, generate or eval; ``flops`` are computed from the model's shape."""
+    """One piece of work: ``kind`` is train, generate or eval; ``flops`` are computed from the model's shape.
+
+    ``folder`` is the stage's folder: a stage whose settings changed works in another, and only one is in the result.
+    """
 
     stage: str
     session: int
@@ -21,6 +24,7 @@ class Entry:
     tokens: int
     flops: float
     seconds: float
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,8 @@ class Ledger:
 
 
 def read_ledger(folder: Path) -> list[Entry]:
-    """Every entry, in the order written."""
-    return [Entry(**line) for line in read_lines(folder / "ledger.jsonl")]
+    """Every entry, in the order written. Raises UserError for a line that is no entry."""
+    return list(read_records(folder / "ledger.jsonl", Entry))
 
 
 def spent(entries: Iterable[Entry]) -> dict[str, Cost]:
@@ -61,9 +65,9 @@ def spent(entries: Iterable[Entry]) -> dict[str, Cost]:
     return _sum(entries)
 
 
-def kept(entries: Iterable[Entry]) -> dict[str, Cost]:
-    """Cost of the steps in the result, per stage: of a repeated step, the last execution."""
-    last: dict[tuple[Any, ...], Entry] = {(e.stage, e.step, e.kind): e for e in entries}
+def kept(entries: Iterable[Entry], folders: Container[str]) -> dict[str, Cost]:
+    """Cost of the steps in the result, per stage: those of ``folders``; of a repeated step, the last execution."""
+    last: dict[tuple[Any, ...], Entry] = {(e.folder, e.step, e.kind): e for e in entries if e.folder in folders}
     return _sum(last.values())
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from seekling.errors import UserError, nearest
 from seekling.records import StepRecord
-from seekling.runlog.files import Lines, read_json, read_lines, write_atomic, write_json
+from seekling.runlog.files import Lines, read_json, read_lines, read_records, write_atomic, write_json
 
 
 class Run:
@@ -53,11 +53,21 @@ class Run:
         found = [StageFolder(file.parent) for file in self.folder.glob("*/stage.json")]
         return sorted(found, key=lambda stage: (stage.facts()["index"], stage.facts()["started"]))
 
+    def folders(self) -> list[str]:
+        """Folder names of the stages of the manifest last run, in order, whether begun or not."""
+        names: list[str] | None = self.facts().get("stages")
+        return [stage.folder.name for stage in self.stages()] if names is None else names
+
+    def current(self) -> list[StageFolder]:
+        """The stages of the manifest last run that have begun, in order: those whose figures are the run's."""
+        placed = [StageFolder(self.folder / name) for name in self.folders()]
+        return [stage for stage in placed if stage.facts()]
+
     def stage(self, name: str) -> StageFolder:
-        """The newest folder of a stage. Raises UserError naming the nearest stage."""
-        named = [stage for stage in self.stages() if stage.facts()["name"] == name]
+        """A stage of the manifest last run. Raises UserError naming the nearest stage."""
+        named = [stage for stage in self.current() if stage.facts()["name"] == name]
         if not named:
-            names = {stage.facts()["name"] for stage in self.stages()}
+            names = {stage.facts()["name"] for stage in self.current()}
             raise UserError(f'run "{self.folder.name}" has no stage "{name}"', next_step=nearest(name, names))
         return named[-1]
 
@@ -89,7 +99,7 @@ class StageFolder:
 
     def metrics(self) -> list[StepRecord]:
         """One record per step, in order; of a step repeated after a crash the last execution."""
-        last = {line["step"]: StepRecord(**line) for line in read_lines(self.folder / "metrics.jsonl")}
+        last = {record.step: record for record in read_records(self.folder / "metrics.jsonl", StepRecord)}
         return [last[step] for step in sorted(last)]
 
 
@@ -113,7 +123,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "rollouts.jsonl"
-        self.known = {line["step"]: line for line in read_lines(self.file)}
+        self.known = {line.get("step"): line for line in read_lines(self.file)}
         self._lines = Lines(self.file)
 
     def recall(self, step: int) -> dict[str, Any] | None:
@@ -135,9 +145,9 @@ def list_runs(root: Path) -> Iterator[Run]:
     yield from sorted(found, key=lambda run: run.facts()["created"])
 
 
-def stale_stages(run: Run, current: set[str]) -> list[Path]:
-    """Stage folders that the resolved manifest no longer names: what ``runs prune`` may delete."""
-    return [stage.folder for stage in run.stages() if stage.folder.name not in current]
+def stale_stages(run: Run) -> list[Path]:
+    """Stage folders that the manifest last run does not name: what ``runs prune`` may delete."""
+    return [stage.folder for stage in run.stages() if stage.folder.name not in run.folders()]
 
 
 def folder_bytes(folder: Path) -> int:

@@ -1,12 +1,13 @@
 """Multi-step sums and differences: choosing to work one operation at a time is what there is to find.
 
-A problem is ``12+7-5+20``; every partial result stays within ``[0, chain_max]``. The text a base model reads holds
+A problem is ``12+7-5+20=``; every partial result stays within ``[0, chain_max]``. The text a base model reads holds
 attempts of mixed quality (``Arithmetic.qualities``); only a minority works one operation at a time and right.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import accumulate
 from random import Random
 from typing import ClassVar
@@ -19,27 +20,34 @@ from seekling.tasks.protocol import identity
 from seekling.verify.answers import integer
 
 AGAIN, SAME, DIFFER = "again", "same", "differ"
-_ATTEMPT = re.compile(r"^\d+(?:[+-]\d+)+=\d+(?:(?:[+-]\d+)+=\d+)*$")
-_SUM = re.compile(r"^\d+(?:[+-]\d+)+$")
+_ATTEMPT = re.compile(r"^(?:\d+(?:[+-]\d+)*=)*\d+$")
+_PROMPT = re.compile(r"^\d+(?:[+-]\d+)+=$")
 
 
 class Arithmetic(Settings):
     """Sums and differences of several numbers.
 
-    An attempt is one running line, ``12+7=19-5=14+20=34``. Qualities: expert does one operation at a time, right;
+    An attempt is one line that says what is left after each operation, ``19-5+20=14+20=34``. Qualities: expert does one operation at a time, right;
     careless two at a time, often slipping; guess says a number near the truth at once; gives_up answers with a partial
-    result; rechecks works it again until two results agree (it judges its own attempts, so a switch can remove it).
+    result; rechecks tries quickly, works it again and compares (it judges its own attempts: a switch can remove it).
     """
 
     qualities: ClassVar[tuple[str, ...]] = ("expert", "careless", "guess", "gives_up", "rechecks")
     verdict_qualities: ClassVar[tuple[str, ...]] = ("rechecks",)
+    mixture: ClassVar[Mapping[str, float]] = {
+        "expert": 0.1,
+        "careless": 0.45,
+        "guess": 0.2,
+        "gives_up": 0.15,
+        "rechecks": 0.1,
+    }
 
     name: str = "arithmetic"
     sizes: tuple[int, ...] = Field((3, 4, 5), description="how many numbers a problem has")
     low: int = Field(1, ge=1, description="smallest number")
     high: int = Field(30, ge=2, description="largest number")
     chain_max: int = Field(99, ge=4, description="largest partial result; none is negative")
-    slip: float = Field(0.6, ge=0, le=1, description="share of careless lines that end wrong")
+    slip: float = Field(0.7, ge=0, le=1, description="share of careless lines that end wrong")
 
     @model_validator(mode="after")
     def _in_order(self) -> Arithmetic:
@@ -60,7 +68,8 @@ class Arithmetic(Settings):
                 terms.append(term)
                 value += term
         key = identity(self.name, tuple(sorted(terms)))
-        return Problem(id=key, task=self.name, prompt=_expression(terms), answer=str(value), size=size)
+        prompt = f"{_expression(terms)}="
+        return Problem(id=key, task=self.name, prompt=prompt, answer=str(value), size=size)
 
     def check(self, problem: Problem, answer: str) -> Verdict:
         """PASS when the answer is the one integer that is right."""
@@ -77,15 +86,13 @@ class Arithmetic(Settings):
         return f"<think>{thinking}</think><answer>{value}</answer>"
 
     def facts(self, rng: Random, count: int) -> str:
-        """A running line of ``count`` single operations from a random start, as in a primer: always right."""
-        value = rng.randint(0, self.chain_max)
-        line = str(value)
-        while count:
-            term = rng.choice((1, -1)) * rng.randint(self.low, self.high)
+        """Lines of single operations, as in a primer: always right, never a whole problem."""
+        lines: list[str] = []
+        while len(lines) < count:
+            value, term = rng.randint(0, self.chain_max), rng.choice((1, -1)) * rng.randint(self.low, self.high)
             if 0 <= value + term <= self.chain_max:
-                value, count = value + term, count - 1
-                line += f"{term:+d}={value}"
-        return line
+                lines.append(f"{value}{term:+d}={value + term}")
+        return "\n".join(lines)
 
     def attempts(self, problem: Problem, thinking: str) -> list[str]:
         """Each worked line; an unfinished one is no attempt."""
@@ -103,22 +110,20 @@ class Arithmetic(Settings):
     def _attempt(self, terms: list[int], rng: Random, quality: str) -> tuple[str, int]:
         if quality == "guess":
             value = min(self.chain_max, max(0, sum(terms) + rng.randint(-10, 10)))
-            return f"{_expression(terms)}={value}", value
-        if quality == "careless":
-            return self._chain(terms, rng, operations=2)
-        steps = terms[: rng.randint(2, len(terms) - 1)] if quality == "gives_up" and len(terms) > 2 else terms
-        return self._chain(steps, rng, operations=1)
+            return str(value), value
+        steps = rng.randint(1, max(1, len(terms) - 2)) if quality == "gives_up" else len(terms)
+        return self._chain(terms, rng, operations=2 if quality == "careless" else 1, steps=steps)
 
-    def _chain(self, terms: list[int], rng: Random, operations: int) -> tuple[str, int]:
-        """Work left to right, ``operations`` at a time; more than one at a time may slip."""
-        value, line, rest = terms[0], str(terms[0]), terms[1:]
-        while rest:
+    def _chain(self, terms: list[int], rng: Random, *, operations: int, steps: int) -> tuple[str, int]:
+        """Work left to right, ``operations`` at a time, ``steps`` times; more than one at a time may slip."""
+        value, rest, left = terms[0], terms[1:], []
+        while rest and len(left) < steps:
             taken, rest = rest[:operations], rest[operations:]
             value += sum(taken)
             if len(taken) > 1 and rng.random() < self.slip:
                 value = self._slip(value, rest, rng)
-            line += "".join(f"{term:+d}" for term in taken) + f"={value}"
-        return line, value
+            left.append(_expression([value, *rest]))
+        return "=".join(left), value
 
     def _slip(self, right: int, rest: list[int], rng: Random) -> int:
         """A near miss from which the rest of the chain stays in range, or ``right`` when there is none."""
@@ -127,16 +132,10 @@ class Arithmetic(Settings):
         return rng.choice(legal) if legal else right
 
     def _rechecks(self, terms: list[int], rng: Random, quality: str) -> tuple[str, int]:
-        """Attempts until one agrees with the one before, three at most; the verdict has both in sight."""
-        line, value = self._attempt(terms, rng, rng.choice(self.qualities[:3]))
-        lines = [line]
-        for _ in range(2):
-            line, again = self._attempt(terms, rng, rng.choice(self.qualities[:3]))
-            lines += [AGAIN, line, SAME if again == value else DIFFER]
-            if again == value:
-                break
-            value = again
-        return "\n".join(lines), value
+        """A quick attempt, then another with more or less care; the verdict has both results in sight."""
+        quick, before = self._attempt(terms, rng, rng.choice(("careless", "guess")))
+        line, value = self._attempt(terms, rng, rng.choice(("expert", "careless")))
+        return "\n".join((quick, AGAIN, line, SAME if value == before else DIFFER)), value
 
 
 def _expression(terms: list[int]) -> str:
@@ -144,6 +143,6 @@ def _expression(terms: list[int]) -> str:
 
 
 def _terms(prompt: str) -> list[int]:
-    if not _SUM.match(prompt):
+    if not _PROMPT.match(prompt):
         raise ValueError(f"not a sum: {prompt!r}")
     return [int(term) for term in re.findall(r"[+-]?\d+", prompt)]

@@ -16,7 +16,10 @@ from pydantic import Field
 from seekling.config import Settings
 from seekling.errors import UserError, nearest
 from seekling.records import Problem
-from seekling.tasks.protocol import Task, split_of
+from seekling.tasks.protocol import Task, Traceable, split_of
+
+MOST_MISSES = 10_000
+"""Draws in a row outside the training split after which a task is taken to have no training problems."""
 
 
 class Mixture(Settings):
@@ -27,8 +30,7 @@ class Mixture(Settings):
     )
     facts_per_document: int = Field(8, ge=1)
     qualities: dict[str, float] = Field(
-        {"expert": 0.15, "careless": 0.4, "guess": 0.2, "gives_up": 0.1, "rechecks": 0.15},
-        description="share of each quality among worked attempts",
+        {}, description="share of each quality among worked attempts; empty takes the task's own mixture"
     )
     verdicts: bool = Field(True, description="false removes the traces that judge their own attempts")
 
@@ -45,8 +47,9 @@ def documents(task: Any, mixture: Mixture, seed: str) -> Iterator[Document]:
     """Endless documents, a pure function of (task, mixture, seed); held-out problems never occur."""
     rng = Random(f"corpus/{seed}")
     qualities, shares = _qualities(task, mixture)
+    facts = mixture.facts if hasattr(task, "facts") else 0.0
     while True:
-        if mixture.facts and rng.random() < mixture.facts:
+        if facts and rng.random() < facts:
             yield Document(task.facts(rng, mixture.facts_per_document))
             continue
         problem = training_problem(task, rng)
@@ -54,23 +57,36 @@ def documents(task: Any, mixture: Mixture, seed: str) -> Iterator[Document]:
 
 
 def training_problem(task: Task, rng: Random) -> Problem:
-    """A problem of the training split."""
-    while True:
+    """A problem of the training split. Raises UserError for a task that has next to none."""
+    for _ in range(MOST_MISSES):
         problem = task.draw(rng)
         if split_of(problem.id) == "train":
             return problem
+    raise UserError(
+        f'task "{task.name}" drew {MOST_MISSES} problems and none for training',
+        next_step="Its ids must differ: an id is the digest of what makes a problem the same problem.",
+    )
 
 
 def _qualities(task: Any, mixture: Mixture) -> tuple[list[str], list[float]]:
+    name = task.name
+    if not isinstance(task, Traceable):
+        raise UserError(
+            f'task "{name}" writes no worked attempts to learn from',
+            next_step="Give it qualities, trace, attempts and hits; or begin from a model that needs no such text.",
+        )
     known = task.qualities
-    for name in mixture.qualities:
-        if name not in known:
-            raise UserError(f'task "{task.name}" has no traces of quality "{name}"', next_step=nearest(name, known))
+    wanted = mixture.qualities or task.mixture
+    for quality in wanted:
+        if quality not in known:
+            raise UserError(f'task "{name}" has no traces of quality "{quality}"', next_step=nearest(quality, known))
     verdict = () if mixture.verdicts else task.verdict_qualities
-    kept = {name: share for name, share in mixture.qualities.items() if share > 0 and name not in verdict}
+    # In the task's order: the order in which a manifest names them must not change the text.
+    kept = {q: wanted.get(q, 0.0) for q in known if q not in verdict}
+    kept = {q: share for q, share in kept.items() if share > 0}
     if not kept:
         raise UserError(
-            f'no worked attempts are left in the text for task "{task.name}"',
+            f'no worked attempts are left in the text for task "{name}"',
             next_step="Give at least one quality a share above 0.",
         )
     return list(kept), list(kept.values())

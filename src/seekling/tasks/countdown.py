@@ -15,7 +15,7 @@ How attempts are written, so that a small model can learn from them and a person
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
@@ -60,6 +60,9 @@ class Countdown(Settings):
 
     verdict_qualities: ClassVar[tuple[str, ...]] = ("search",)
     """Those that judge their own attempts."""
+
+    mixture: ClassVar[Mapping[str, float]] = {"expert": 0.15, "search": 0.3, "careless": 0.3, "gives_up": 0.25}
+    """Shares in the text a base model reads, unless a manifest says otherwise: the expert is a minority."""
 
     # The defaults keep blind guessing at 8 tries below a quarter. Larger numbers raise it: they leave fewer
     # chains in range for a guesser to choose from.

@@ -7,7 +7,7 @@ pretraining text nor in reinforcement learning, whoever draws it and with whatev
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from random import Random
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -38,11 +38,13 @@ class Task(Protocol):
 class Traceable(Protocol):
     """A task that can write worked attempts, and read them back.
 
-    ``verdict_qualities`` are those of ``qualities`` whose traces judge their own attempts.
+    ``verdict_qualities`` are those of ``qualities`` whose traces judge their own attempts; ``mixture`` is the share of
+    each in the text a base model reads, unless a manifest says otherwise.
     """
 
     qualities: ClassVar[tuple[str, ...]]
     verdict_qualities: ClassVar[tuple[str, ...]]
+    mixture: ClassVar[Mapping[str, float]]
 
     def trace(self, problem: Problem, rng: Random, quality: str) -> str:
         """The thinking of one attempt of the stated ``quality`` and, after it, its answer (tagged)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +28,7 @@ def build_task(spec: str | Mapping[str, Any], source: Source | None = None, path
     if name not in FAMILIES:
         raise UserError(
             f'there is no task "{name}"',
-            where=(source or Source()).where(path.split(".")) if path else "",
+            where=(source or Source()).where([int(p) if p.isdigit() else p for p in path.split(".")]) if path else "",
             next_step=nearest(name, FAMILIES).capitalize() + ' Your own is written "./file.py:Name".',
         )
     return parse(FAMILIES[name], table, source=source, path=path)
@@ -68,8 +69,9 @@ def _module(place: str) -> Any:
     file = Path(place)
     if not file.is_file():
         raise UserError(f"there is no file {file}", next_step="Paths are read from the folder you run in.")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    spec = importlib.util.spec_from_file_location(f"seekling_user_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pydantic look their module up while it is being made
     spec.loader.exec_module(module)
     return module

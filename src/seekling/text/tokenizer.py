@@ -164,8 +164,8 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Learn byte-level BPE from ``texts`` (tags in them count as such): equal texts give an equal tokenizer.
 
     Every number of up to two digits the texts hold, with the sign before it, gets its token first, whatever its
-    frequency, because sums are easy when terms are single tokens; then come the merges BPE finds. ``vocab_size`` counts everything;
-    texts with fewer merges to offer give a smaller vocabulary. Raises UserError below 265.
+    frequency, because sums are easy when terms are single tokens; then come the merges BPE finds. ``vocab_size``
+    counts everything; texts with fewer merges to offer give a smaller vocabulary. Raises UserError below 265.
     """
     if vocab_size < SMALLEST:
         raise UserError(

@@ -1,0 +1,330 @@
+"""Regenerate the generated parts of the documents: figures from the result file, settings from the code.
+
+    .venv/bin/python -m bench.readme            rewrite README.md and docs/*.md
+    .venv/bin/python -m bench.readme --check    change nothing; exit 1 when a document differs
+
+Every number a document shows stands between markers, and is written here from ``bench/results/zero-tiny.json``
+alone. Without that file a table has one row that says so. Nothing is typed by hand, so nothing can go stale.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from seekling.model.config import ModelConfig
+from seekling.recipes.config import KINDS
+from seekling.recipes.manifest import Head
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "bench/results/zero-tiny.json"
+DOCUMENTS = ("README.md", "docs/figures.md", "docs/manifest.md")
+NONE_YET = "no result file yet"
+MARKED = re.compile(r"(<!-- begin (?P<name>[\w-]+): .*? -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
+
+Result = Mapping[str, Any]
+
+
+def read_result(file: Path = RESULT) -> Result | None:
+    """The result file, or None when it has not been measured yet."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+
+def render(text: str, result: Result | None) -> str:
+    """``text`` with every marked block written anew. Raises KeyError for a block nobody knows."""
+    return MARKED.sub(lambda found: found[1] + BLOCKS[found["name"]](result) + "\n" + found[3], text)
+
+
+# --- how numbers look -------------------------------------------------------------------------------------------------
+
+
+def share(value: Any, interval: Sequence[float] | None = None) -> str:
+    """``0.8612`` -> ``86.1 %``; with an interval ``86.1 % [84.0, 88.2]``."""
+    if value is None:
+        return "not measured"
+    ends = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
+    return f"{100 * value:.1f} %{ends}"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares, with its sign: ``+61.2 points``."""
+    return "not measured" if value is None else f"{100 * value:+.1f} points"
+
+
+def duration(seconds: float | None) -> str:
+    """``212`` -> ``3 min 32 s``."""
+    if seconds is None:
+        return "not measured"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def number(value: float | None, unit: str = "", digits: int = 0) -> str:
+    """``10712.4`` -> ``10,712``."""
+    return "not measured" if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def passed(row: Mapping[str, Any] | None) -> str:
+    """pass@1 of a row, with its interval when it has one."""
+    return share(row.get("pass_1"), row.get("interval")) if row else "not measured"
+
+
+def look(row: Any, *path: str) -> Any:
+    """The value at ``path`` below ``row``, or None where something is missing."""
+    for key in path:
+        row = row.get(key) if isinstance(row, Mapping) else None
+    return row
+
+
+def less(first: float | None, second: float | None) -> float | None:
+    """``first - second``, or None."""
+    return None if first is None or second is None else first - second
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are figures."""
+    body = list(rows) or [[NONE_YET, *("" for _ in headings[1:])]]
+    lines = [headings, ["---", *("---:" for _ in headings[1:])], *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+# --- blocks of figures ------------------------------------------------------------------------------------------------
+
+
+def seeds(result: Result | None) -> Sequence[Mapping[str, Any]]:
+    """The measured seeds; none without a result file."""
+    return result["seeds"] if result else ()
+
+
+def best_control(seed: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Name and pass@1 of the strongest control."""
+    rates = {name: look(row, "pass_1") for name, row in (look(seed, "controls") or {}).items()}
+    known = {name: rate for name, rate in rates.items() if rate is not None}
+    return max(known.items(), key=lambda item: item[1]) if known else None
+
+
+CONTROLS = {
+    "no_stop": "base kept from stopping",
+    "blind": "blind guesser",
+    "shuffled": "shuffled rewards",
+    "base_pass_k": "base, several tries",
+}
+
+
+def headline(result: Result | None) -> str:
+    """The README's table: before, after, the best control, a size never trained on, the time."""
+    headings = ("seed", "base pass@1", "after RL", "best control", "one more number than trained on", "whole run")
+    rows = []
+    for seed in seeds(result):
+        best = best_control(seed)
+        larger = [share(look(seed, "larger_size", who)) for who in ("base", "trained")]
+        rows.append([
+            str(seed["seed"]), passed(look(seed, "base")), passed(look(seed, "trained")),
+            f"{share(best[1])} ({CONTROLS.get(best[0], best[0])})" if best else "not measured",
+            " → ".join(larger), duration(look(seed, "seconds")),
+        ])  # fmt: skip
+    return table(headings, rows) + "\n\n" + provenance(result)
+
+
+def provenance(result: Result | None) -> str:
+    """Where the figures come from, in one line."""
+    if not result:
+        return "`make bench` measures this table and writes it here."
+    hardware = result["hardware"]
+    machine = f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_bytes'] / 2**30:.0f} GiB"
+    how = f"{result['threads']} threads, {result['dtype']}, commit `{result['commit']}`, `{result['command']}`"
+    size = (
+        f"{result['problems']} held-out problems, {result['samples']} rollouts each"
+        if "samples" in result
+        else "Held-out problems"
+    )
+    return f"{size}; brackets hold the 95 % interval. {machine}; {how}."
+
+
+def gain(result: Result | None) -> str:
+    """Base against trained, per seed, with tokens."""
+    headings = ("seed", "base pass@1", "tokens", "after RL pass@1", "tokens", "gain")
+    return table(headings, [
+        [
+            str(seed["seed"]), passed(look(seed, "base")), number(look(seed, "base", "tokens"), digits=1),
+            passed(look(seed, "trained")), number(look(seed, "trained", "tokens"), digits=1),
+            points(less(look(seed, "trained", "pass_1"), look(seed, "base", "pass_1"))),
+        ]
+        for seed in seeds(result)
+    ])  # fmt: skip
+
+
+def controls(result: Result | None) -> str:
+    """The cheaper things that could also have raised the score, and what RL adds to the best of them."""
+    headings = ("seed", *CONTROLS.values(), "after RL less the best", "blind guesser, 8 tries")
+    rows = []
+    for seed in seeds(result):
+        cells = [control_cell(look(seed, "controls", name)) for name in CONTROLS]
+        best = best_control(seed)
+        above = less(look(seed, "trained", "pass_1"), best[1] if best else None)
+        rows.append([str(seed["seed"]), *cells, points(above), share(look(seed, "blind_at_8"))])
+    return table(headings, rows)
+
+
+def control_cell(row: Mapping[str, Any] | None) -> str:
+    """``31.0 % at 22.4 tokens``."""
+    tokens = look(row, "tokens")
+    return passed(row) + (f" at {tokens:.1f} tokens" if tokens is not None else "")
+
+
+def beyond(result: Result | None) -> str:
+    """What else changed: diversity within a rollout, a size never trained on, the run without verdicts."""
+    headings = ("seed", "distinct attempts", "size never trained on", "base", "after RL", "without verdict traces")
+    rows = []
+    for seed in seeds(result):
+        distinct = [number(look(seed, "distinct_attempts", who), digits=3) for who in ("base", "trained")]
+        bare = [share(of_row(look(seed, "without_verdicts", who))) for who in ("base", "trained")]
+        rows.append([
+            str(seed["seed"]), " → ".join(distinct), f"{look(seed, 'larger_size', 'size') or 'not measured'}",
+            share(look(seed, "larger_size", "base")), share(look(seed, "larger_size", "trained")), " → ".join(bare),
+        ])  # fmt: skip
+    return table(headings, rows)
+
+
+def of_row(row: Any) -> Any:
+    """pass@1 of a row, or the row itself where it is the bare number."""
+    return row.get("pass_1") if isinstance(row, Mapping) else row
+
+
+def cost(result: Result | None) -> str:
+    """Time, memory, and tokens per core-second against what the arithmetic alone would allow."""
+    headings = ("seed", "whole run", "until the curve has risen", "peak memory", "trained", "generated")
+    rows = []
+    for seed in seeds(result):
+        memory = look(seed, "peak_memory_bytes")
+        rows.append([
+            str(seed["seed"]), duration(look(seed, "seconds")), duration(look(seed, "seconds_to_rise")),
+            number(memory and memory / 2**20, " MiB"), speed(seed, "trained"), speed(seed, "generated"),
+        ])  # fmt: skip
+    return table(headings, rows)
+
+
+def speed(seed: Mapping[str, Any], kind: str) -> str:
+    """``5,210 tokens per core-second, 48 % of the floor``."""
+    rate, floor = (look(seed, "tokens_per_core_s", name) for name in (kind, f"floor_{kind}"))
+    of_floor = f", {100 * rate / floor:.0f} % of the floor" if rate and floor else ""
+    return number(rate) + of_floor
+
+
+# --- blocks of settings -----------------------------------------------------------------------------------------------
+
+
+def settings_of(model: type[BaseModel]) -> list[list[str]]:
+    """Name, default and meaning of every setting of ``model``; a group of settings is one row that points to it."""
+    rows = []
+    for name, field in model.model_fields.items():
+        if name == "kind":
+            continue
+        label, default, extra = field.alias or name, field.default, field.json_schema_extra
+        about = field.description or ""
+        if is_group(name, default):
+            about = f"[{type(default).__name__}](#{type(default).__name__.lower()})"
+        free = " *(cannot change weights)*" if isinstance(extra, dict) and extra.get("runtime") else ""
+        rows.append([f"`{label}`", default_of(default), escaped(about + free)])
+    return rows
+
+
+def is_group(name: str, default: Any) -> bool:
+    """Whether a setting is a table of settings that has a section of its own."""
+    return isinstance(default, BaseModel) and name != "model"
+
+
+def groups() -> list[type[BaseModel]]:
+    """Every group of settings that some kind uses, once."""
+    kinds = [kind.settings.model_fields.items() for kind in KINDS.values()]
+    found = [type(field.default) for fields in kinds for name, field in fields if is_group(name, field.default)]
+    return list(dict.fromkeys(found))
+
+
+def default_of(value: Any) -> str:
+    """A default as a manifest writes it; of a group, what differs from the group's own defaults."""
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, ModelConfig):
+        return "`tiny-v3`"
+    if isinstance(value, BaseModel):
+        own = type(value)().model_dump(mode="json")
+        differs = {k: v for k, v in value.model_dump(mode="json").items() if v != own[k]}
+        return "; ".join(f"`{name} = {json.dumps(v)}`" for name, v in differs.items())
+    return "none" if value in (None, "", (), {}) else f"`{json.dumps(value)}`"
+
+
+def escaped(text: str) -> str:
+    """Text that may stand in a table's cell."""
+    return text.replace("|", "\\|").replace("<", "&lt;").strip()
+
+
+def settings_table(model: type[BaseModel]) -> str:
+    """A table of settings."""
+    lines = [["setting", "default", "meaning"], ["---", "---", "---"], *settings_of(model)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def about(model: type[BaseModel]) -> str:
+    """A model's own documentation as one line."""
+    return " ".join((model.__doc__ or "").split())
+
+
+def kinds(_: Result | None) -> str:
+    """Every stage kind: what it is, how many stages it reads, its settings."""
+    parts = []
+    for name, kind in KINDS.items():
+        reads = " or ".join(map(str, kind.num_sources))
+        text = f"{about(kind.settings)} Stages it reads: {reads}."
+        parts.append(f"### `{name}`\n\n{text}\n\n{settings_table(kind.settings)}")
+    return "\n" + "\n\n".join(parts) + "\n"
+
+
+def group_tables(_: Result | None) -> str:
+    """The groups of settings that several kinds share."""
+    parts = [f"### {model.__name__}\n\n{about(model)}\n\n{settings_table(model)}" for model in groups()]
+    return "\n" + "\n\n".join(parts) + "\n"
+
+
+def head(_: Result | None) -> str:
+    """The settings beside the stages."""
+    return settings_table(Head)
+
+
+BLOCKS: dict[str, Callable[[Result | None], str]] = {
+    "headline": headline,
+    "provenance": provenance,
+    "gain": gain,
+    "controls": controls,
+    "beyond": beyond,
+    "cost": cost,
+    "head": head,
+    "kinds": kinds,
+    "groups": group_tables,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Rewrite the documents, or with ``--check`` say which differ. Returns the exit code."""
+    result, stale = read_result(), []
+    for name in DOCUMENTS:
+        file = ROOT / name
+        before = file.read_text(encoding="utf-8")
+        after = render(before, result)
+        if after != before:
+            stale.append(name)
+            if "--check" not in arguments:
+                file.write_text(after, encoding="utf-8")
+    print("\n".join(stale) or "every document is up to date")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

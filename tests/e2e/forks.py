@@ -1,0 +1,290 @@
+"""Runs of the command line as real processes at the cost of a fork: a helper imports torch once, children fork from it.
+
+A child behaves as ``seekling ARGV`` in a folder of its own, its output in files, and can be told to meet misfortune
+at an exact place (``Misfortune``): a kill between two writes, half a line on the disk, a full disk, another user.
+Requests and answers are JSON lines over pipes; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Misfortune:
+    """What befalls a child. ``at`` names a kind of moment, ``number`` which one of that kind, counted from 1.
+
+    Moments: step (a step was logged), line (any JSONL line), journal (a line of rollouts.jsonl), checkpoint (a file
+    or rename of a checkpoint), export (a file of a finished model), sample (rollouts drawn to learn from), eval (or to
+    evaluate).
+    ``how``: before or after the moment; torn leaves half of what was to be written.
+    """
+
+    at: str = ""
+    number: int = 1
+    how: str = "before"
+    send: int = signal.SIGKILL
+    again: bool = False  # the signal twice, one after the other
+    user: int = 0  # run as this user
+    file_bytes: int = 0  # RLIMIT_FSIZE
+    fails: str = ""  # an errno's name to raise at the moment, in place of a signal
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended: its exit code (negative: killed by that signal), its output, what its probes counted."""
+
+    code: int
+    out: str
+    err: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def said(self) -> str:
+        """Everything it said."""
+        return self.out + self.err
+
+
+class Forks:
+    """The helper process, and children forked from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "200"}
+        for name in ("FORCE_COLOR", "PY_COLORS", "TTY_COMPATIBLE"):
+            environment.pop(name, None)
+        self.helper = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def start(self, argv: Sequence[str], cwd: Path, misfortune: Misfortune | None = None) -> Child:
+        """Fork a child and return at once."""
+        self.count += 1
+        files = {name: str(self.folder / f"{self.count}.{name}") for name in ("out", "err", "counts")}
+        asked = {"argv": list(argv), "cwd": str(cwd), "misfortune": asdict(misfortune or Misfortune()), **files}
+        return Child(self, int(self._ask(asked)["pid"]), files)
+
+    def run(self, argv: Sequence[str], cwd: Path, misfortune: Misfortune | None = None) -> Ended:
+        """Fork a child and wait for its end."""
+        return self.start(argv, cwd, misfortune).wait()
+
+    def _ask(self, request: Mapping[str, Any]) -> Any:
+        assert self.helper.stdin is not None and self.helper.stdout is not None
+        self.helper.stdin.write(json.dumps(request) + "\n")
+        self.helper.stdin.flush()
+        answer = self.helper.stdout.readline()
+        assert answer, "the helper process has ended"
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """End the helper."""
+        assert self.helper.stdin is not None and self.helper.stdout is not None
+        self.helper.stdin.close()
+        self.helper.stdout.close()
+        self.helper.wait(10)
+
+
+class Child:
+    """A running child."""
+
+    def __init__(self, forks: Forks, pid: int, files: Mapping[str, str]) -> None:
+        self.forks, self.pid, self.files = forks, pid, files
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def wait(self, timeout_s: float = 60) -> Ended:
+        """Wait for its end; one that takes longer is killed and fails the test."""
+        code = self.forks._ask({"wait": self.pid, "timeout_s": timeout_s})["code"]
+        if code is None:
+            self.send(signal.SIGKILL)
+            self.forks._ask({"wait": self.pid, "timeout_s": 10})
+        text = {name: Path(file).read_text() if Path(file).exists() else "" for name, file in self.files.items()}
+        assert code is not None, f"no end after {timeout_s} s:\n{text['out']}{text['err']}"
+        return Ended(code, text["out"], text["err"], json.loads(text["counts"] or "{}"))
+
+    def wait_for(self, text: str, timeout_s: float = 20) -> None:
+        """Wait until it has said ``text``."""
+        end = time.monotonic() + timeout_s
+        while not any(text in Path(self.files[name]).read_text() for name in ("out", "err")):
+            assert time.monotonic() < end, f"never said {text!r}"
+            time.sleep(0.005)
+
+
+# The rest runs in the helper and its children.
+
+
+def serve() -> None:
+    """Answer requests until stdin ends."""
+    _import_all()
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = _reap(request) if "wait" in request else {"pid": _fork(request)}
+        print(json.dumps(answer), flush=True)
+
+
+def _import_all() -> None:
+    import torch
+
+    import seekling.cli.asking
+    import seekling.cli.doctor
+    import seekling.cli.main
+    import seekling.cli.running
+    import seekling.recipes.control
+    import seekling.recipes.evaluate
+    import seekling.recipes.grpo
+    import seekling.recipes.pretrain
+    import seekling.recipes.sft  # noqa: F401
+
+    torch.optim.AdamW([torch.zeros(1)], fused=True)  # the first optimizer imports a thousand modules
+
+
+def _reap(request: Mapping[str, Any]) -> dict[str, int | None]:
+    end = time.monotonic() + request["timeout_s"]
+    while True:
+        pid, status = os.waitpid(request["wait"], os.WNOHANG)
+        if pid:
+            return {"code": os.waitstatus_to_exitcode(status)}
+        if time.monotonic() > end:
+            return {"code": None}
+        time.sleep(0.002)
+
+
+def _fork(request: Mapping[str, Any]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        code = _child(request)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _child(request: Mapping[str, Any]) -> int:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream, name in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
+        os.dup2(os.open(name, os.O_RDWR | (0 if stream == 0 else os.O_CREAT), 0o644), stream)
+    os.chdir(request["cwd"])
+    misfortune = Misfortune(**request["misfortune"])
+    _limit(misfortune)
+    counts: dict[str, int] = {}
+    _probe(misfortune, counts)
+    sys.argv = ["seekling", *request["argv"]]
+    from seekling.cli.main import main
+
+    try:
+        main()
+    finally:
+        with suppress(OSError):
+            Path(request["counts"]).write_text(json.dumps(counts))
+    return 0
+
+
+def _limit(misfortune: Misfortune) -> None:
+    import resource
+
+    if misfortune.file_bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (misfortune.file_bytes, misfortune.file_bytes))
+    if misfortune.user:
+        os.setgid(misfortune.user)
+        os.setuid(misfortune.user)
+
+
+def _probe(misfortune: Misfortune, counts: dict[str, int]) -> None:
+    """Watch the places where a run touches the disk or the sampler."""
+    from seekling.recipes import evaluate, grpo, policy
+    from seekling.recipes.stage import Stage
+    from seekling.runlog import files
+
+    strike = _striker(misfortune, counts)
+    append, rename, replace, sample, log = (
+        files.Lines.append, Path.rename, Path.replace, policy.sample_groups, Stage.log,
+    )  # fmt: skip
+
+    def appended(self: Any, record: Any, **options: Any) -> None:
+        def half() -> None:
+            self._handle.write(json.dumps(record).encode()[: len(json.dumps(record)) // 2])
+            self._handle.flush()
+
+        moments = ["line", *(["journal"] if self.file.name == "rollouts.jsonl" else [])]
+        strike(moments, lambda: append(self, record, **options), half)
+
+    def moved(original: Any) -> Any:
+        def move(self: Path, target: Any) -> Any:
+            where = "checkpoint" if "checkpoints" in self.parts else "export" if self.parent.name == "model" else "file"
+
+            def half() -> None:
+                if self.is_file():
+                    os.truncate(self, self.stat().st_size // 2)
+
+            return strike([where], lambda: original(self, target), half)
+
+        return move
+
+    def sampled(moment: str) -> Any:
+        return lambda *given, **options: strike([moment], lambda: sample(*given, **options), lambda: None)
+
+    def logged(*given: Any, **options: Any) -> Any:
+        return strike(["step"], lambda: log(*given, **options), lambda: None)
+
+    files.Lines.append = appended  # type: ignore[method-assign]
+    Path.rename, Path.replace = moved(rename), moved(replace)  # type: ignore[method-assign]
+    grpo.sample_groups, evaluate.sample_groups = sampled("sample"), sampled("eval")
+    Stage.log = logged  # type: ignore[method-assign]
+
+
+def _striker(misfortune: Misfortune, counts: dict[str, int]) -> Any:
+    def strike(moments: Sequence[str], act: Any, half: Any) -> Any:
+        for moment in moments:
+            counts[moment] = counts.get(moment, 0) + 1
+        due = misfortune.at in moments and counts[misfortune.at] == misfortune.number
+        if due and misfortune.how != "after":
+            if misfortune.how == "torn":
+                half()
+            _befall(misfortune)
+        result = act()
+        if due and misfortune.how == "after":
+            _befall(misfortune)
+        return result
+
+    return strike
+
+
+def _befall(misfortune: Misfortune) -> None:
+    if misfortune.fails:
+        import errno
+
+        number = getattr(errno, misfortune.fails)
+        raise OSError(number, os.strerror(number))
+    os.kill(os.getpid(), misfortune.send)
+    if misfortune.again:
+        os.kill(os.getpid(), misfortune.send)
+
+
+if __name__ == "__main__":
+    # Under its own name, so that Misfortune is one class: this file is no part of an installed package.
+    serve()

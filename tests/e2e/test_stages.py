@@ -1,0 +1,120 @@
+"""The stage graph: what is finished is never repeated, a change runs what depends on it and nothing else, gates hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seekling.config import Source
+from seekling.recipes.manifest import load_manifest
+from seekling.runlog.files import read_json
+from seekling.runlog.ledger import kept, read_ledger, spent, total
+from seekling.runlog.run import Run
+from tests.conftest import fresh_toy
+from tests.e2e.forks import Forks
+from tests.e2e.runs import assert_ledger_adds_up, copied, stage, work
+
+RUN = Path("runs/toy")
+COMMAND = ["run", "toy.toml", "base.steps=10"]
+
+
+@pytest.fixture(scope="module")
+def finished(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run of every stage kind."""
+    folder = fresh_toy(tmp_path_factory.mktemp("finished") / "toy")
+    ended = forks.run(COMMAND, folder)
+    assert ended.code == 0, ended.said
+    return folder
+
+
+def test_a_finished_stage_is_never_repeated(forks: Forks, finished: Path, tmp_path: Path) -> None:
+    folder = copied(finished, tmp_path / "toy")
+    before = {f: f.read_bytes() for f in (folder / RUN).rglob("*") if f.suffix in (".jsonl", ".safetensors")}
+    again = forks.run(COMMAND, folder)
+    assert again.code == 0
+    assert again.counts.get("step", 0) == again.counts.get("sample", 0) == again.counts.get("eval", 0) == 0
+    assert again.said.count("finished before") == 5
+    assert {f: f.read_bytes() for f in before} == before
+
+
+def test_a_change_runs_its_stage_and_its_dependents_beside_the_old_ones(
+    forks: Forks, finished: Path, tmp_path: Path
+) -> None:
+    folder = copied(finished, tmp_path / "toy")
+    first = Run(folder / RUN).folders()
+    once = kept(read_ledger(folder / RUN), first)
+    again = forks.run([*COMMAND, "zero.steps=3"], folder)
+    assert again.code == 0
+    assert again.said.count("finished before") == 2 and again.counts["step"] == 3
+    second = Run(folder / RUN).folders()
+    assert first[:2] == second[:2], "base and tuned do not depend on zero"
+    assert not set(first[2:]) & set(second[2:]), "zero, its evaluation and the controls do"
+    assert all((folder / RUN / name / "stage.json").exists() for name in (*first, *second)), "nothing is overwritten"
+
+    entries = read_ledger(folder / RUN)
+    assert_ledger_adds_up(folder / RUN)
+    assert work(kept(entries, first)) == work(once), "the old figures are still there to be read"
+    ours = kept(entries, second)["zero"]
+    own = [e for e in entries if e.folder == second[2]]
+    assert ours.tokens == sum(e.tokens for e in own), "kept counts the changed stage alone"
+    assert total(spent(entries)).tokens == total(once).tokens + sum(e.tokens for e in entries if e.session == 1)
+
+    back = forks.run(COMMAND, folder)
+    assert back.code == 0 and back.said.count("finished before") == 5, "changed back, everything is there already"
+    assert work(kept(read_ledger(folder / RUN), Run(folder / RUN).folders())) == work(once)
+
+
+def test_run_json_lists_the_folders_of_the_manifest_in_order(finished: Path) -> None:
+    manifest = read_json(finished / RUN / "run.json")["stages"]
+    assert [name.rpartition("-")[0] for name in manifest] == ["base", "tuned", "zero", "zero-eval", "controls"]
+    assert all((finished / RUN / name).is_dir() for name in manifest)
+
+
+def test_the_resolved_manifest_gives_the_same_fingerprints(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished)
+    resolved = load_manifest(str(RUN))
+    assert [resolved.folder_name(s.name) for s in resolved.stages] == Run(RUN).folders()
+    assert Source.read(RUN / "manifest.toml").values()["stage"][0]["steps"] == 10
+
+
+def test_a_run_directory_goes_on_in_itself_whatever_its_name(forks: Forks, toy: Path) -> None:
+    assert forks.run(["run", "toy.toml", "base.steps=2", "zero.steps=1", "--name", "mine"], toy).code == 0
+    again = forks.run(["run", "runs/mine"], toy)
+    assert again.code == 0 and again.said.count("finished before") == 5
+    assert [p.name for p in (toy / "runs").iterdir()] == ["mine"]
+
+
+def test_runtime_settings_are_free_to_change(forks: Forks, finished: Path, tmp_path: Path) -> None:
+    folder = copied(finished, tmp_path / "toy")
+    changes = [
+        "base.checkpoint_every=3",
+        "zero.packing.passes=1",
+        "zero.held_out_every=2",
+        "zero-eval.sampling.max_rows=4",
+    ]
+    again = forks.run([*COMMAND, *changes], folder)
+    assert again.code == 0 and again.said.count("finished before") == 5
+    threads = forks.run([*COMMAND, "threads=2"], folder)
+    assert threads.code == 0 and threads.said.count("finished before") == 5
+
+
+def test_a_missed_gate_exits_3_with_its_figure_and_a_relaxed_one_goes_on(forks: Forks, toy: Path) -> None:
+    gated = [*COMMAND, "base.gate.loss.max=0.01"]
+    ended = forks.run(gated, toy)
+    assert ended.code == 3
+    assert "loss is" in ended.err and "at most 0.01" in ended.err and "Traceback" not in ended.said
+    assert stage(toy / RUN, "base").facts()["state"] == "gate_missed"
+    assert (toy / RUN / "report.html").exists()
+    again = forks.run(gated, toy)
+    assert again.code == 3 and again.counts.get("step", 0) == 0, "a gate is judged, not trained, again"
+    relaxed = forks.run([*COMMAND, "base.gate.loss.max=100"], toy)
+    assert relaxed.code == 0 and relaxed.said.count("finished before") == 1
+    assert stage(toy / RUN, "base").facts()["state"] == "done"
+
+
+def test_a_gate_on_a_figure_that_does_not_exist_names_those_that_do(forks: Forks, toy: Path) -> None:
+    ended = forks.run([*COMMAND, "base.gate.los.max=1"], toy)
+    assert ended.code == 3 and 'no figure "los"' in ended.err and "loss" in ended.err

@@ -1,0 +1,115 @@
+"""Laws of packing: no text is lost, torn or shifted, and no loss can notice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seekling.errors import UserError
+from seekling.learn.batch import Batch, Text, first_fit, pack
+from tests.oracles.tiny import V
+
+settings.register_profile("laws", deadline=None)  # a busy machine is no broken law
+settings.load_profile("laws")
+
+ROOM = 16
+LENGTHS = st.lists(st.integers(1, ROOM), min_size=1, max_size=12)
+
+
+def texts_of(lengths: list[int], seed: int) -> list[Text]:
+    """Random texts with weights, one further value and routes [T-1, 2 layers, 2 active]."""
+    rng = np.random.default_rng(seed)
+    return [
+        Text(
+            rng.integers(0, V, n).tolist(),
+            rng.random(n).astype(np.float32),
+            {"advantage": rng.random(n).astype(np.float32)},
+            rng.integers(0, 6, (n - 1, 2, 2)).astype(np.int16),
+        )
+        for n in lengths
+    ]
+
+
+def unpacked(batch: Batch) -> list[dict[str, Any]]:
+    """Every text that lies in the batch, with all that stands at its positions."""
+    found, length = [], batch.targets_BT.shape[1]
+    for b, segments in enumerate(batch.rows.segments_BT.tolist()):
+        for number in sorted(set(segments) - {0}):
+            start, count = segments.index(number), segments.count(number)
+            assert segments[start : start + count] == [number] * count, "a text is torn"
+            here, flat = slice(start, start + count), slice(b * length + start, b * length + start + count - 1)
+            found.append(
+                {
+                    "tokens": batch.rows.tokens_BT[b, here].tolist(),
+                    "positions": batch.rows.positions_BT[b, here].tolist(),
+                    "targets": batch.targets_BT[b, here].tolist(),
+                    "weight": batch.weight_BT[b, here].tolist(),
+                    "advantage": batch.values["advantage"][b, here].tolist(),
+                    "routes": torch.stack([route[flat] for route in batch.routes], 1).tolist(),
+                }
+            )
+    return found
+
+
+def expected(text: Text) -> dict[str, Any]:
+    """At t stands all that concerns predicting t+1; the last position predicts nothing."""
+    assert text.routes is not None
+    return {
+        "tokens": list(text.tokens),
+        "positions": list(range(len(text.tokens))),
+        "targets": [*text.tokens[1:], 0],
+        "weight": [*text.weight[1:].tolist(), 0.0],
+        "advantage": [*text.values["advantage"][1:].tolist(), 0.0],
+        "routes": text.routes.tolist(),
+    }
+
+
+def by_text(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(items, key=repr)
+
+
+@given(LENGTHS, st.integers(0, 99))
+def test_every_text_lies_whole_in_one_row(lengths: list[int], seed: int) -> None:
+    texts = texts_of(lengths, seed)
+    assert by_text(unpacked(pack(texts, ROOM))) == by_text([expected(text) for text in texts])
+
+
+@given(LENGTHS, st.integers(0, 99))
+def test_padding_weighs_nothing(lengths: list[int], seed: int) -> None:
+    batch = pack(texts_of(lengths, seed), ROOM)
+    padding = batch.rows.segments_BT == 0
+    for values in (batch.weight_BT, batch.values["advantage"], batch.rows.tokens_BT, batch.rows.positions_BT):
+        assert not values[padding].any()
+    assert batch.num_tokens == sum(lengths)
+
+
+@given(LENGTHS, st.integers(ROOM, 40))
+def test_first_fit_gives_each_text_one_place_and_overfills_no_row(lengths: list[int], room: int) -> None:
+    rows = first_fit(lengths, room)
+    assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
+    assert all(0 < sum(lengths[index] for index in row) <= room for row in rows)
+    assert len(rows) <= 2 * -(-sum(lengths) // room), "never more than twice the rows that perfect packing needs"
+
+
+@given(LENGTHS, st.integers(1, 20))
+@settings(max_examples=40)
+def test_slices_are_the_batch(lengths: list[int], count: int) -> None:
+    batch = pack(texts_of(lengths, 0), ROOM)
+    parts = list(batch.passes(count))
+    assert 1 <= len(parts) <= len(batch.targets_BT)
+    assert all(len(part.targets_BT) for part in parts)
+    assert [text for part in parts for text in unpacked(part)] == unpacked(batch)
+
+
+def test_a_text_longer_than_a_row_is_refused_with_the_setting_to_change() -> None:
+    with pytest.raises(UserError, match=r"17 tokens does not fit a row of 16[\s\S]*packing.row_tokens"):
+        pack(texts_of([3, ROOM + 1], 0), ROOM)
+
+
+def test_texts_without_routes_make_a_batch_without_routes() -> None:
+    assert pack([Text([1, 2, 3], np.ones(3, np.float32))], 8).routes == ()

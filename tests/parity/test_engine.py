@@ -1,0 +1,311 @@
+"""The engine against the training forward: what it says, with what probability, over which routes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from seekling.engine import engine as module
+from seekling.engine.config import Sampling
+from seekling.engine.engine import Completion, Engine, Request
+from seekling.engine.sampler import seed_of
+from seekling.errors import UserError
+from seekling.learn.update import token_logps
+from seekling.model.decoder import Decoder
+from seekling.model.moe import Routing
+from seekling.records import Stop
+from tests.oracles.tiny import SHAPES, V, alone, build, text
+
+STOP = 3
+CONTEXT = SHAPES["v3"].max_position_embeddings
+FAMILIES = pytest.mark.parametrize("name", ["v3", "v3-groups", "mla-odd", "qwen3", "llama"])
+
+
+def ask(count: int, *, prompts: int = 5) -> list[Request]:
+    """Requests over a few prompts of different lengths, each with its own seed."""
+    return [Request(tuple(text(2 + i % prompts, i % prompts)), seed_of("test", i)) for i in range(count)]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the training forward makes of a completion: its log-probabilities [T] and logits [T, V], and routings."""
+
+    logps: np.ndarray
+    logits: torch.Tensor
+    routings: list[Routing]
+
+
+def judge(model: Decoder, request: Request, said: Completion, *, replay: bool, temperature: float = 1.0) -> Judged:
+    rows = alone([*request.prompt, *said.tokens[:-1]])
+    routes = None
+    if replay and said.routes is not None:
+        routes = [torch.from_numpy(said.routes[:, layer]).long() for layer in range(said.routes.shape[1])]
+    targets = torch.tensor([[*request.prompt[1:], *said.tokens]])
+    with torch.no_grad():
+        hidden = model(rows, routes)
+        logps, _ = token_logps(model, hidden, targets, temperature)
+        start = len(request.prompt) - 1
+        return Judged(logps[0, start:].numpy(), model.logits(hidden.states_BTD)[0, start:], hidden.routings)
+
+
+@FAMILIES
+def test_greedy_takes_the_argmax_of_the_full_forward(name: str) -> None:
+    model, requests = build(SHAPES[name], dtype=torch.float64), ask(6)
+    for request, said in zip(
+        requests, Engine(model, STOP).generate(requests, Sampling(temperature=0, max_tokens=12)), strict=True
+    ):
+        judged = judge(model, request, said, replay=False)
+        assert judged.logits.argmax(-1).tolist() == list(said.tokens)
+        assert not said.logps.any(), "a certain token has log-probability 0"
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@FAMILIES
+def test_the_sampler_and_the_training_forward_agree_on_every_token_the_stop_included(
+    name: str, temperature: float
+) -> None:
+    model, requests = build(SHAPES[name]), ask(60)
+    completions = Engine(model, STOP).generate(requests, Sampling(temperature=temperature, max_tokens=16, max_rows=16))
+    assert sum(said.stop is Stop.STOP for said in completions) >= 2, "the test needs rollouts that stop"
+    for request, said in zip(requests, completions, strict=True):
+        judged = judge(model, request, said, replay=True, temperature=temperature)
+        np.testing.assert_allclose(said.logps, judged.logps, rtol=0, atol=1e-4)
+
+
+def top_gap(routing: Routing, model: Decoder, layer: int, position: int) -> float:
+    """How much the last chosen expert's biased score exceeds the best one left out, groups aside."""
+    bias = model.routers()[layer].e_score_correction_bias
+    ordered = (routing.scores_NE[position] + bias).sort(descending=True).values
+    active = routing.chosen_NA.shape[1]
+    return float(ordered[active - 1] - ordered[active])
+
+
+def test_without_replay_they_agree_but_for_routing_ties() -> None:
+    """999 tokens of 1,000 to 1e-4; where they do not, an earlier position stood between two experts."""
+    model, requests = build(SHAPES["v3"]), ask(300, prompts=20)
+    completions = Engine(model, STOP).generate(requests, Sampling(max_tokens=20))
+    apart, total = 0, 0
+    for request, said in zip(requests, completions, strict=True):
+        judged = judge(model, request, said, replay=False)
+        gaps = np.abs(said.logps - judged.logps)
+        apart, total = apart + int((gaps > 1e-4).sum()), total + len(gaps)
+        assert said.routes is not None
+        for t in np.flatnonzero(gaps > 1e-4):
+            ties = [
+                top_gap(routing, model, layer, position) < 1e-5
+                for layer, routing in enumerate(judged.routings)
+                for position in range(len(request.prompt) + t)
+                if set(said.routes[position, layer]) != set(routing.chosen_NA[position].tolist())
+            ]
+            assert any(ties), f"{request.prompt} differs at token {t} with no routing tie before it"
+    assert total > 3000 and apart <= total / 1000
+
+
+def company(model: Decoder, requests: Sequence[Request], sampling: Sampling) -> dict[str, list[Completion]]:
+    """The same requests in every company: together, a few at a time, one slot, turned round, alone."""
+    engine = Engine(model, STOP)
+    turned = engine.generate(list(reversed(requests)), sampling.model_copy(update={"max_rows": 5}))
+    return {
+        "three rows": engine.generate(requests, sampling.model_copy(update={"max_rows": 3})),
+        "one row": engine.generate(requests, sampling.model_copy(update={"max_rows": 1})),
+        "turned round": list(reversed(turned)),
+        "alone": [engine.generate([request], sampling)[0] for request in requests],
+    }
+
+
+@pytest.mark.parametrize("name", ["v3", "qwen3"])
+def test_a_request_says_the_same_in_any_company(name: str) -> None:
+    """Exact in a float64 model: whoever shares the batch, in what order, in how many rows, admitted when."""
+    model, requests, sampling = build(SHAPES[name], dtype=torch.float64), ask(24), Sampling(max_tokens=14)
+    together = Engine(model, STOP).generate(requests, sampling)
+    assert len({len(said.tokens) for said in together}) > 3, "the test needs rollouts of many lengths"
+    for where, others in company(model, requests, sampling).items():
+        for said, other in zip(together, others, strict=True):
+            assert said.tokens == other.tokens, where
+            np.testing.assert_allclose(said.logps, other.logps, rtol=0, atol=1e-5, err_msg=where)
+
+
+def test_in_float32_company_changes_a_rollout_rarely() -> None:
+    model, requests, sampling = build(SHAPES["v3"]), ask(100), Sampling(max_tokens=14)
+    together = Engine(model, STOP).generate(requests, sampling)
+    few = Engine(model, STOP).generate(requests, sampling.model_copy(update={"max_rows": 7}))
+    assert sum(a.tokens != b.tokens for a, b in zip(together, few, strict=True)) <= 1
+
+
+def test_a_groups_prompt_is_computed_once() -> None:
+    model = build(SHAPES["v3"])
+    prompts = [tuple(text(9, 1)), tuple(text(4, 2))]
+    requests = [Request(prompt, seed) for seed in range(16) for prompt in prompts]
+    batch = module._Batch(model, requests, Sampling(max_tokens=5, max_rows=6), STOP)
+    with torch.inference_mode():
+        while batch.busy():
+            batch.admit()
+            batch.step()
+    assert batch.prompts.num_computed_tokens == 9 + 4
+
+
+def test_prompts_computed_in_several_batches_are_the_same_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, requests, sampling = build(SHAPES["v3"], dtype=torch.float64), ask(14, prompts=7), Sampling(max_tokens=6)
+    at_once = Engine(model, STOP).generate(requests, sampling)
+    monkeypatch.setattr(module._Prompts, "BATCH", 2)
+    in_turn = Engine(model, STOP).generate(requests, sampling)
+    assert [said.tokens for said in at_once] == [said.tokens for said in in_turn]
+    assert all(np.array_equal(a.routes, b.routes) for a, b in zip(at_once, in_turn, strict=True))
+
+
+def test_finished_rows_leave_and_waiting_ones_take_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, requests, sampling = build(SHAPES["v3"]), ask(40), Sampling(max_tokens=14, max_rows=8)
+    rows: list[int] = []
+    decode = Decoder.decode
+    monkeypatch.setattr(Decoder, "decode", lambda self, t, p, c: rows.append(len(t)) or decode(self, t, p, c))
+    completions = Engine(model, STOP).generate(requests, sampling)
+    said = sum(len(c.tokens) for c in completions)
+    assert max(rows) == 8 and rows[-1] < 8, "gaps close when nobody waits"
+    assert sum(rows) < 1.5 * said, "most rows of most steps are at work"
+
+
+def test_a_stream_hands_out_each_completion_once_as_it_finishes() -> None:
+    model, requests, sampling = build(SHAPES["v3"]), ask(12), Sampling(max_tokens=14, max_rows=4)
+    streamed = list(Engine(model, STOP).stream(requests, sampling))
+    assert sorted(index for index, _ in streamed) == list(range(12))
+    assert [index for index, _ in streamed] != list(range(12))
+    whole = Engine(model, STOP).generate(requests, sampling)
+    assert all(said.tokens == whole[index].tokens for index, said in streamed)
+
+
+def test_equal_seeds_say_the_same_and_others_do_not() -> None:
+    model, sampling, prompt = build(SHAPES["v3"]), Sampling(max_tokens=10), tuple(text(5))
+    said = Engine(model, STOP).generate([Request(prompt, seed) for seed in (1, 2, 1, 3, 4)], sampling)
+    assert said[0].tokens == said[2].tokens
+    assert len({s.tokens for s in said}) >= 3
+
+
+def test_generating_reads_and_moves_no_global_generator() -> None:
+    model, requests, sampling = build(SHAPES["v3"]), ask(4), Sampling(max_tokens=6)
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    first = Engine(model, STOP).generate(requests, sampling)
+    assert torch.equal(before, torch.random.get_rng_state())
+    torch.manual_seed(1)
+    assert [s.tokens for s in first] == [s.tokens for s in Engine(model, STOP).generate(requests, sampling)]
+
+
+def test_first_tokens_follow_the_models_distribution() -> None:
+    """Chi-square of 4,000 draws from one prompt, rare tokens pooled: one alarm in a million."""
+    model, prompt, count = build(SHAPES["qwen3"]), tuple(text(5)), 4000
+    with torch.no_grad():
+        p = model.logits(model(alone(prompt)).states_BTD)[0, -1].softmax(-1).double().numpy()
+    said = Engine(model, STOP).generate([Request(prompt, seed) for seed in range(count)], Sampling(max_tokens=1))
+    drawn = np.bincount([s.tokens[0] for s in said], minlength=V)
+    common = p * count >= 5
+    observed, expected = np.append(drawn[common], drawn[~common].sum()), np.append(p[common], p[~common].sum()) * count
+    freedom = len(observed) - 1
+    limit = freedom * (1 - 2 / (9 * freedom) + 4.76 * (2 / (9 * freedom)) ** 0.5) ** 3  # Wilson-Hilferty
+    assert ((observed - expected) ** 2 / expected).sum() < limit
+
+
+@FAMILIES
+def test_a_rollout_ends_with_its_stop_token_or_at_its_limit(name: str) -> None:
+    said = Engine(build(SHAPES[name]), STOP).generate(ask(60), Sampling(max_tokens=16))
+    for s in said:
+        assert len(s.tokens) == len(s.logps) and s.logps.dtype == np.float32
+        assert STOP not in s.tokens[:-1]
+        assert (s.stop is Stop.STOP) == (s.tokens[-1] == STOP)
+        assert s.stop is Stop.STOP or len(s.tokens) == 16
+    assert {s.stop for s in said} == {Stop.STOP, Stop.LENGTH}
+
+
+@pytest.mark.parametrize("length", [CONTEXT - 4, CONTEXT - 1])
+def test_prompt_and_answer_together_never_exceed_the_context(length: int) -> None:
+    """Or the learner could not read what the sampler wrote."""
+    model = build(SHAPES["v3"])
+    requests = [Request(tuple(text(length)), 1), Request(tuple(text(3)), 2)]
+    long, short = Engine(model, -1).generate(requests, Sampling(max_tokens=20))
+    assert len(long.tokens) == CONTEXT - length and long.stop is Stop.LENGTH
+    assert len(short.tokens) == 20
+    with torch.no_grad():
+        model(alone([*requests[0].prompt, *long.tokens]))
+
+
+@pytest.mark.parametrize("length", [0, CONTEXT, CONTEXT + 5])
+def test_a_prompt_that_leaves_no_room_is_refused(length: int) -> None:
+    engine, request = Engine(build(SHAPES["v3"]), STOP), Request(tuple(text(length)), 0)
+    for use in (engine.generate, lambda r, s: list(engine.stream(r, s)), lambda r, s: list(engine.tokens(r[0], s))):
+        with pytest.raises(UserError, match=f"a prompt of {length} tokens"):
+            use([request], Sampling(max_tokens=2))
+
+
+def test_no_requests_no_completions() -> None:
+    assert Engine(build(SHAPES["v3"]), STOP).generate([], Sampling()) == []
+
+
+def test_a_banned_token_is_never_said_and_the_others_share_its_probability() -> None:
+    model = build(SHAPES["v3"])
+    prompt, banned = tuple(text(5)), tuple(range(0, V, 2))
+    requests = [Request(prompt, seed, lambda said: banned) for seed in range(8)]
+    requests += [Request(prompt, seed, lambda said: ()) for seed in range(8)] + [Request(prompt, 3)]
+    said = Engine(model, STOP).generate(requests, Sampling(max_tokens=8))
+    assert not {token for s in said[:8] for token in s.tokens} & set(banned)
+    assert {token for s in said[8:] for token in s.tokens} & set(banned), "a ban is its request's own"
+    assert said[8 + 3].tokens == said[16].tokens, "an empty ban changes nothing"
+    judged = judge(model, requests[0], said[0], replay=True)
+    allowed = judged.logits.float().index_fill(1, torch.tensor(banned), float("-inf")).log_softmax(-1)
+    mine = allowed.gather(1, torch.tensor(said[0].tokens).unsqueeze(1)).squeeze(1)
+    np.testing.assert_allclose(said[0].logps, mine, rtol=0, atol=1e-4)
+
+
+def test_a_ban_sees_what_was_said_so_far() -> None:
+    """No token twice: with four tokens allowed the fifth has nowhere to go but the stop."""
+    model, others = build(SHAPES["v3"]), set(range(V)) - {5, 6, 7, 8, STOP}
+
+    def no_repeats(said: Sequence[int]) -> set[int]:
+        return others | set(said) | (set() if len(said) == 4 else {STOP})
+
+    said = Engine(model, STOP).generate([Request(tuple(text(5)), s, no_repeats) for s in range(6)], Sampling())
+    assert all(sorted(s.tokens[:4]) == [5, 6, 7, 8] and s.tokens[4:] == (STOP,) for s in said)
+
+
+@FAMILIES
+def test_tokens_stream_one_by_one_what_generate_returns(name: str) -> None:
+    engine = Engine(build(SHAPES[name], dtype=torch.float64), STOP)
+    for request in ask(5):
+        sampling = Sampling(max_tokens=12)
+        assert tuple(engine.tokens(request, sampling)) == engine.generate([request], sampling)[0].tokens
+
+
+@pytest.mark.parametrize("name", ["v3", "v3-groups"])
+def test_routes_are_those_of_every_input_position(name: str) -> None:
+    """[P+T-1, L, A]: the prompt's positions and every said token's but the last, which is never an input."""
+    config = SHAPES[name]
+    model, requests = build(config, dtype=torch.float64), ask(20)
+    completions = Engine(model, STOP).generate(requests, Sampling(max_tokens=10, max_rows=6))
+    for request, said in zip(requests, completions, strict=True):
+        assert said.routes is not None and said.routes.dtype == np.int16
+        inputs = len(request.prompt) + len(said.tokens) - 1
+        assert said.routes.shape == (inputs, len(config.moe_layers), config.num_experts_per_tok)
+        judged = judge(model, request, said, replay=False)
+        for layer, routing in enumerate(judged.routings):
+            assert np.array_equal(np.sort(said.routes[:, layer]), routing.chosen_NA.sort(-1).values)
+
+
+def test_a_model_without_experts_has_no_routes() -> None:
+    assert Engine(build(SHAPES["qwen3"]), STOP).generate(ask(2), Sampling(max_tokens=3))[0].routes is None
+
+
+def test_the_engine_samples_from_the_very_model_it_was_given() -> None:
+    """No copy: an update of the policy is at once the sampler's; ``load`` gives it another."""
+    model, other, requests, sampling = (
+        build(SHAPES["v3"]), build(SHAPES["v3"], seed=1), ask(4), Sampling(max_tokens=8),
+    )  # fmt: skip
+    engine = Engine(model, STOP)
+    before = [s.tokens for s in engine.generate(requests, sampling)]
+    engine.load(other)
+    loaded = [s.tokens for s in engine.generate(requests, sampling)]
+    assert loaded != before
+    engine.load(model)
+    model.load_state_dict(other.state_dict())
+    assert [s.tokens for s in engine.generate(requests, sampling)] == loaded

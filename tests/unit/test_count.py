@@ -1,0 +1,102 @@
+"""Counts from a config alone, against real tensors and against published figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from seekling.model.config import ModelConfig, preset
+from seekling.model.count import count_parameters, flops_per_token
+from seekling.model.decoder import Decoder, Rows
+
+settings.register_profile("laws", deadline=None)  # a busy machine is no broken law
+settings.load_profile("laws")
+
+SMALL = st.integers(1, 6)
+
+
+@st.composite
+def shapes(draw: Any) -> ModelConfig:
+    family = draw(st.sampled_from(["deepseek_v3", "llama", "qwen3"]))
+    heads = draw(SMALL)
+    values = dict(
+        model_type=family, vocab_size=draw(st.integers(8, 30)), hidden_size=draw(st.integers(2, 12)),
+        num_hidden_layers=draw(st.integers(1, 4)), intermediate_size=draw(SMALL), num_attention_heads=heads,
+        tie_word_embeddings=draw(st.booleans()), num_nextn_predict_layers=draw(st.integers(0, 1)),
+        head_dim=2 * draw(SMALL), num_key_value_heads=draw(st.sampled_from([None, 1, heads])),
+        q_lora_rank=draw(st.none() | SMALL), kv_lora_rank=draw(SMALL), qk_nope_head_dim=draw(SMALL),
+        qk_rope_head_dim=2 * draw(SMALL), v_head_dim=draw(SMALL), max_position_embeddings=8,
+    )  # fmt: skip
+    if family == "deepseek_v3" and draw(st.booleans()):
+        experts = draw(st.integers(1, 6))
+        values |= dict(
+            n_routed_experts=experts, n_shared_experts=draw(st.integers(0, 2)), moe_intermediate_size=draw(SMALL),
+            num_experts_per_tok=draw(st.integers(1, experts)), first_k_dense_replace=draw(st.integers(0, 4)),
+        )  # fmt: skip
+    return ModelConfig(**values)
+
+
+def counted(config: ModelConfig) -> tuple[int, int, int]:
+    """Total, active and prediction-layer parameters of the real tensors."""
+    with torch.device("meta"):
+        sizes = {name: weight.numel() for name, weight in Decoder(config).named_parameters()}
+    mtp = sum(size for name, size in sizes.items() if name.startswith("mtp."))
+    total = sum(sizes.values()) - mtp
+    idle = 0.0
+    if config.n_routed_experts:
+        stacks = [s for n, s in sizes.items() if n.endswith(("gate_up_proj", "mlp.down_proj")) and "mtp." not in n]
+        idle = sum(stacks) * (1 - config.num_experts_per_tok / config.n_routed_experts)
+    table = 0 if config.tie_word_embeddings else sizes["embed_tokens.weight"]
+    return total, round(total - idle - table), mtp
+
+
+@given(shapes())
+def test_counts_equal_the_real_tensors(config: ModelConfig) -> None:
+    count = count_parameters(config)
+    assert (count.total, count.active, count.mtp) == counted(config)
+
+
+def test_deepseek_v3_has_the_published_counts() -> None:
+    count = count_parameters(preset("deepseek-v3"))
+    assert round(count.total / 1e9, 2) == 671.03
+    assert round(count.mtp / 1e9, 2) == 11.61
+    assert round(count.active / 1e9, 2) == 36.63
+
+
+def one_row(length: int) -> Rows:
+    zeros = torch.zeros(1, length, dtype=torch.long)
+    return Rows(zeros, torch.arange(length).unsqueeze(0), zeros + 1)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(vocab_size=32, v_head_dim=24, q_lora_rank=8, num_nextn_predict_layers=1),
+        ModelConfig(model_type="qwen3", vocab_size=32, num_key_value_heads=2, head_dim=16),
+    ],
+    ids=["latent", "grouped"],
+)
+def test_flops_equal_those_torch_counts(config: ModelConfig) -> None:
+    """torch charges every query for all T positions; so does a context of T."""
+    length = 16
+    model = Decoder(config).init_weights(0)
+    rows = one_row(length)
+    for mtp in {False, model.mtp is not None}:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            states = model(rows).states_BTD
+            model.logits(states)
+            if mtp:
+                model.logits(model.predict_next(rows, states)[0])
+        expected = length * flops_per_token(config, length, training=False, mtp=mtp)
+        assert counter.get_total_flops() == pytest.approx(expected, rel=1e-6)
+
+
+def test_training_costs_three_forwards() -> None:
+    config = preset("tiny-v3")
+    assert flops_per_token(config, 50, training=True) == 3 * flops_per_token(config, 50, training=False)

@@ -44,7 +44,8 @@ def pretrained(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MANIFESTS = {
-    "unknown key": ("tokens_per_step = 512", "tokens_per_stop = 512", ('"tokens_per_stop"', '"tokens_per_step"', "line 13")),
+    "unknown key": (
+        "tokens_per_step = 512", "tokens_per_stop = 512", ('"tokens_per_stop"', '"tokens_per_step"', "line 13")),
     "unknown nested key": ("warmup_steps = 2", "warmup_stops = 2", ('"warmup_stops"', '"warmup_steps"', "line 16")),
     "unknown model key": ("hidden_size = 32", "hiden_size = 32", ('"hiden_size"', '"hidden_size"', "line 21")),
     "unknown head key": ("threads = 1", "thread = 1", ('"thread"', '"threads"', "line 4")),
@@ -53,10 +54,12 @@ MANIFESTS = {
     "wrong type of a task": ('task = { name = "./sums.py:Sums", high = 20 }', "task = 7", ('"task"', "line 10")),
     "out of range": ("steps = 40", "steps = 0", ('"steps"', "greater than or equal to 1")),
     "not a number": ("lr = 0.01", "lr = inf", ('"lr"', "finite")),
-    "a model that does not fit": ("num_experts_per_tok = 2", "num_experts_per_tok = 9", ("num_experts_per_tok exceeds",)),
+    "a model that does not fit": (
+        "num_experts_per_tok = 2", "num_experts_per_tok = 9", ("num_experts_per_tok exceeds",)),
     "unknown stage kind": ('kind = "grpo"', 'kind = "grop"', ('"grop"', '"grpo"', "line 46")),
     "no kind": ('kind = "grpo"', "", ("stage kind", "line 44")),
-    "a circle": ('name = "base"\nkind = "pretrain"', 'name = "base"\nfrom = "zero"\nkind = "sft"\ndata = "chats.jsonl"', ()),
+    "a circle": (
+        'name = "base"\nkind = "pretrain"', 'name = "base"\nfrom = "zero"\nkind = "sft"\ndata = "chats.jsonl"', ()),
     "a stage that reads itself": ('from = "base"\ndata', 'from = "tuned"\ndata', ("circle", "tuned")),
     "unknown input": ('from = "zero"', 'from = "zeros"', ('"zeros"', '"zero"', "line 65")),
     "too few inputs": ('from = ["base", "zero"]', 'from = "base"', ("controls", "1", "2 or 3", "line 76")),
@@ -67,7 +70,8 @@ MANIFESTS = {
     "unknown preset": ('preset = "tiny-v3"', 'preset = "tiny-v4"', ("tiny-v4", "tiny-v3")),
     "unknown objective": ('objective = "grpo"', 'objective = "gripo"', ("gripo", "dr_grpo")),
     "unknown quality": ("right = 0.9", "wrote = 0.9", ('"wrote"', '"wrong"')),
-    "no quality left": ("{ right = 0.9, checked = 0.1 }", "{ checked = 0.1 }, verdicts = false", ("no worked attempts",)),
+    "no quality left": (
+        "{ right = 0.9, checked = 0.1 }", "{ checked = 0.1 }, verdicts = false", ("no worked attempts",)),
     "missing data file": ('"chats.jsonl"', '"chat.jsonl"', ("chat.jsonl",)),
     "data and task": ('data = "chats.jsonl"', 'data = "chats.jsonl"\ntask = "arithmetic"', ("either data or task",)),
     "missing task file": ("./sums.py:Sums", "./suns.py:Sums", ("suns.py",)),

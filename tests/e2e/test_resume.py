@@ -1,4 +1,4 @@
-"""The resume law: stop a run anywhere, give the same command, and it ends equal to the uninterrupted run, to the bit."""
+"""The resume law: stop a run anywhere, give the same command, and it ends as if never stopped, to the bit."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Point:
 
 
 def points(name: str, moments: dict[str, int], seconds: float, count: int = 40) -> list[object]:
-    """``count`` seeded points, each kind of moment in turn; a seeded tenth by default, one of each kind, the rest soaks."""
+    """``count`` seeded points, each kind of moment in turn; by default a tenth, one of each kind."""
     rng, kinds = Random(f"kill/{name}"), [*moments, "clock"]
     made = []
     for index in range(count):
@@ -129,6 +129,16 @@ def test_a_run_that_goes_on_with_more_threads_ends_equal(
     assert killed(forks, LONG, folder, Point("step", 3, "after")).code == -signal.SIGKILL
     assert forks.run([*LONG, "threads=2"], folder).code == 0
     assert_same_result(folder / RUN, reinforced / RUN)
+
+
+def test_a_stage_that_goes_on_with_other_runtime_settings_says_which(
+    forks: Forks, before_zero: Path, tmp_path: Path
+) -> None:
+    folder = copied(before_zero, tmp_path / "toy")
+    assert killed(forks, LONG, folder, Point("step", 3, "after")).code == -signal.SIGKILL
+    again = forks.run([*LONG, "zero.packing.passes=1"], folder)
+    assert again.code == 0 and again.counts["step"] == 4
+    assert again.said.count("warning") == 1 and "packing.passes was 2, is 1" in again.said
 
 
 def test_a_run_killed_at_every_other_step_still_ends_equal(

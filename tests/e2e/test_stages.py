@@ -1,4 +1,4 @@
-"""The stage graph: what is finished is never repeated, a change runs what depends on it and nothing else, gates hold."""
+"""The stage graph: the finished is never repeated, a change runs its dependents and nothing else, gates hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from seekling.config import Source
 from seekling.recipes.manifest import load_manifest
-from seekling.runlog.files import read_json
+from seekling.runlog.files import read_json, read_lines
 from seekling.runlog.ledger import kept, read_ledger, spent, total
 from seekling.runlog.run import Run
 from tests.conftest import fresh_toy
@@ -118,3 +118,40 @@ def test_a_missed_gate_exits_3_with_its_figure_and_a_relaxed_one_goes_on(forks: 
 def test_a_gate_on_a_figure_that_does_not_exist_names_those_that_do(forks: Forks, toy: Path) -> None:
     ended = forks.run([*COMMAND, "base.gate.los.max=1"], toy)
     assert ended.code == 3 and 'no figure "los"' in ended.err and "loss" in ended.err
+
+
+def test_the_report_counts_as_kept_what_the_ledger_does(forks: Forks, finished: Path, tmp_path: Path) -> None:
+    from seekling.report.read import read_run
+
+    folder = copied(finished, tmp_path / "toy")
+    assert forks.run([*COMMAND, "zero.steps=3"], folder).code == 0
+    rows = read_run(folder / RUN).ledger
+    entries = read_ledger(folder / RUN)
+    in_result = kept(entries, Run(folder / RUN).folders())
+    for name, cost in in_result.items():
+        assert sum(row.kept.tokens for row in rows if row.stage == name) == cost.tokens, name
+    assert sum(row.spent.tokens for row in rows) == total(spent(entries)).tokens
+
+
+def test_the_control_stage_reports_each_control_at_equal_tokens(forks: Forks, toy: Path) -> None:
+    shuffled = (
+        (toy / "toy.toml")
+        .read_text()
+        .split("[[stage]]")[3]
+        .replace('name = "zero"', 'name = "shuffled"\nrewards = "shuffled"')
+    )
+    text = (toy / "toy.toml").read_text().replace('from = ["base", "zero"]', 'from = ["base", "zero", "shuffled"]')
+    (toy / "toy.toml").write_text(f"{text}\n[[stage]]{shuffled}")
+    ended = forks.run(["run", "toy.toml", "base.steps=30"], toy)
+    assert ended.code == 0, ended.said
+    found = read_json(stage(toy / RUN, "controls").folder / "control.json")
+    assert found["controls"].keys() == {"no_stop", "blind", "base_pass_k", "shuffled"}
+    tokens = found["trained"]["tokens"]
+    assert found["controls"]["no_stop"]["tokens"] <= tokens and found["controls"]["blind"]["tokens"] <= tokens + 4
+    figures = stage(toy / RUN, "controls").facts()["figures"]
+    best = max(row["pass_1"]["value"] for row in found["controls"].values())
+    assert figures["best_control"] == best
+    assert figures["gain_over_best_control"] == pytest.approx(found["trained"]["pass_1"]["value"] - best)
+    rewards = [sorted(r["reward"] for g in line["groups"] for r in g["rollouts"])
+               for line in read_lines(stage(toy / RUN, "shuffled").folder / "rollouts.jsonl")]  # fmt: skip
+    assert len(rewards) == 6 and any(len(set(row)) > 1 for row in rewards), "the same rewards, dealt to others"

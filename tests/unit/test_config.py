@@ -27,7 +27,7 @@ class Outer(Settings):
     steps: int = 5
     inner: Inner = Inner()
     names: str | tuple[str, ...] = ()
-    shares: dict[str, float] = {}
+    shares: dict[str, float] = Field({})
     threads: int = runtime(1)
 
 
@@ -77,7 +77,8 @@ def test_a_wrong_setting_is_named_with_what_is_known(values: dict[str, object], 
     ("path", "line"),
     [
         (["steps"], 1), (["threads"], 2), (["part", 0, "name"], 6), (["part", 1, "name"], 8),
-        (["part", 1, "shares", "y"], 9), (["part", 1, "inner", "rate"], 11), (["part", 1, "inner", "inner", "deep"], 12),
+        (["part", 1, "shares", "y"], 9), (["part", 1, "inner", "rate"], 11),
+        (["part", 1, "inner", "inner", "deep"], 12),
         (["part", 1, "missing"], 7),
     ],
 )  # fmt: skip
@@ -137,7 +138,7 @@ def test_an_override_is_a_dotted_path_and_a_toml_value(text: str, path: list[str
 
 @pytest.mark.parametrize("text", ["steps", "=5", " =5", ""])
 def test_an_override_without_name_or_value_shows_how_to_write_it(text: str) -> None:
-    with pytest.raises(UserError, match="stage.key=value"):
+    with pytest.raises(UserError, match=r"stage\.key=value"):
         parse_override(text)
 
 

@@ -73,16 +73,17 @@ def test_a_stack_of_experts_moves_as_its_matrices_would_alone() -> None:
     torch.testing.assert_close(stack.data, torch.stack([p.data for p in alone]), rtol=1e-4, atol=1e-5)
 
 
-def test_muon_takes_nesterov_steps_of_one_size_whatever_the_gradients_size() -> None:
+@pytest.mark.parametrize("shape, gain", [((12, 6), math.sqrt(2)), ((6, 12), 1.0)], ids=["tall", "wide"])
+def test_muon_takes_nesterov_steps_of_one_size_whatever_the_gradients_size(shape: tuple[int, int], gain: float) -> None:
     """W <- W (1 - lr decay) - lr sqrt(max(1, R/C)) orthogonalise(momentum looked ahead)."""
     g = torch.Generator().manual_seed(4)
-    start, grads = torch.randn(12, 6, generator=g), [torch.randn(12, 6, generator=g) for _ in range(2)]
+    start, grads = torch.randn(shape, generator=g), [torch.randn(shape, generator=g) for _ in range(2)]
     p = nn.Parameter(start.clone())
     muon_steps([p], [[grad] for grad in grads], weight_decay=0.5)
     buffer, slow = torch.zeros_like(start), start.clone()
     for grad in grads:
         buffer = 0.9 * buffer + 0.1 * grad
-        slow = slow * (1 - 0.1 * 0.5) - 0.1 * math.sqrt(2) * orthogonal(0.9 * buffer + 0.1 * grad)
+        slow = slow * (1 - 0.1 * 0.5) - 0.1 * gain * orthogonal(0.9 * buffer + 0.1 * grad)
     torch.testing.assert_close(p.data, slow, rtol=1e-4, atol=1e-5)
     moved = [nn.Parameter(start.clone()) for _ in range(2)]
     for p, size in zip(moved, (1.0, 100.0), strict=True):

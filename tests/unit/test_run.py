@@ -92,7 +92,9 @@ def test_the_journal_recalls_what_an_earlier_session_wrote(tmp_path: Path) -> No
     assert again.recall(1) == {"step": 1, "groups": [2]} and again.recall(2) is None
     again.write(2, {"groups": [3]})
     again.close()
-    assert Journal(tmp_path).recall(2) == {"step": 2, "groups": [3]}
+    last = Journal(tmp_path)
+    assert last.recall(2) == {"step": 2, "groups": [3]}
+    last.close()
 
 
 def test_runs_are_listed_oldest_first_and_measured(tmp_path: Path) -> None:

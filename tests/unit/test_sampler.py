@@ -78,9 +78,9 @@ LAST = 1 - 2**-24
 """The largest number ``uniforms`` can give."""
 
 
-@pytest.mark.parametrize("u, token", [(0.0, 1), (0.2, 1), (0.25, 3), (0.5, 3), (LAST, 3)])
+@pytest.mark.parametrize("u, token", [(0.0, 1), (0.2, 1), (0.25, 3), (0.5, 3), (LAST, 3), (1.0, 3)])
 def test_a_draw_is_where_the_cumulative_probability_passes_u(u: float, token: int) -> None:
-    """Zero-probability tokens stand first, between and last; none is drawn, at either end of the range."""
+    """Zero-probability tokens stand first, between and last; none is drawn, not even at 0 or 1."""
     logp = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]]).log()
     assert draw(logp, torch.tensor([u])).item() == token
 

@@ -14,7 +14,7 @@ app = typer.Typer(
     name="seekling",
     help="Grow reasoning models the way DeepSeek did: from random weights, by reinforcement with checkable rewards.\n\n"
     "Start with `seekling run zero-tiny`: a few minutes on a laptop, no download. Then `seekling show zero-tiny`, "
-    '`seekling ask zero-tiny "12+7-5+20"`, and change a setting: `seekling run zero-tiny zero.steps=50`.',
+    '`seekling ask zero-tiny "12+7-5+20="`, and change a setting: `seekling run zero-tiny zero.steps=50`.',
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -120,7 +120,7 @@ def report(run: Annotated[str, typer.Argument(help="A run's name or directory.")
 @app.command()
 def ask(
     model: Annotated[str, typer.Argument(help="A run, RUN/STAGE, or a model folder.")],
-    problem: Annotated[str, typer.Argument(help='The problem, e.g. "12+7-5+20".')],
+    problem: Annotated[str, typer.Argument(help='The problem, e.g. "12+7-5+20=".')],
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.", min=0)] = 0.6,
     max_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 128,
     seed: Annotated[int, typer.Option(help="Another seed, another answer.")] = 0,
@@ -136,9 +136,9 @@ def ask(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run, RUN/STAGE, or a model folder.")],
     task: Annotated[str, typer.Option(help="A task's name, or ./file.py:Name.")] = "arithmetic",
-    problems: Annotated[int, typer.Option(min=1)] = 64,
+    problems: Annotated[int, typer.Option(min=1, help="How many held-out problems.")] = 64,
     samples: Annotated[int, typer.Option(min=1, help="Rollouts per problem.")] = 8,
-    temperature: Annotated[float, typer.Option(min=0)] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0, help="1 samples as it was trained.")] = 1.0,
     runs: RunsOption = RUNS,
 ) -> None:
     """Evaluate a model on held-out problems: pass@k, maj@k, length, each with its 95 % interval."""

@@ -90,4 +90,4 @@ def _example(folder: Path) -> str:
         rollouts = read_json(file).get("rollouts") or []
         if rollouts:
             return str(rollouts[-1]["prompt"])
-    return "12+7-5+20"
+    return "12+7-5+20="

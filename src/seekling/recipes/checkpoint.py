@@ -48,10 +48,13 @@ def restore(folder: Path, model: Decoder, optimizers: Optimizers, warn: Callable
             if state["sha256"] != _digests(place):
                 raise UserError("its files differ from their checksums")
             device = str(next(model.parameters()).device)
-            model.load_state_dict(load_model(place, device=device).state_dict())
+            next_step, weights = int(state["next_step"]), load_model(place, device=device).state_dict()
             optimizers.load(load_tensors(place / "optimizer.safetensors", device))
-            return int(state["next_step"])
+            model.load_state_dict(weights)
+            return next_step
         except (UserError, KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+            for optimizer in optimizers.all:
+                optimizer.state.clear()  # nothing of it may stay behind
             warn(f"checkpoint {place} is damaged ({error}); falling back to the one before")
     return 0
 

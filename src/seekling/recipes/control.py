@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from random import Random
 from typing import Any
 
 from seekling.errors import UserError
@@ -18,7 +20,6 @@ from seekling.recipes.config import Control
 from seekling.recipes.evaluate import held_out, sample_judged
 from seekling.recipes.policy import Policy
 from seekling.recipes.stage import Stage
-from seekling.records import Problem
 from seekling.runlog.files import write_json
 from seekling.tasks.protocol import Guessable, Traceable
 from seekling.tasks.registry import build_task
@@ -33,22 +34,13 @@ def control(stage: Stage, config: Control) -> dict[str, float]:
     of = len(asked) * (1 + len(stage.inputs))
     base = Policy.load(stage.inputs[0].model, stage.device, stage.lanes)
     trained = Policy.load(stage.inputs[1].model, stage.device, stage.lanes)
-    after = sample_judged(stage, trained, asked, config.samples, config, task, of=of)
+    draw = partial(sample_judged, stage, asked=asked, samples=config.samples, config=config, task=task, of=of)
+    after = draw(trained)
     tokens = cut_tokens(after, config.sampling.max_tokens)
-    before = sample_judged(stage, base, asked, config.samples, config, task, done=len(asked), of=of)
-    held = sample_judged(
-        stage,
-        base,
-        asked,
-        config.samples,
-        config,
-        task,
-        done=2 * len(asked),
-        of=of,
-        ban=_held_open(task, base),
-    )
+    before = draw(base, done=len(asked))
+    held = draw(base, done=2 * len(asked), ban=_held_open(task, base))
     limit = limit_for(held, tokens)
-    per_guess = len(base.tokenizer.encode(task.guess(asked[0], _rng()))) + 1
+    per_guess = len(base.tokenizer.encode(task.guess(asked[0], Random(0)))) + 1
     tries = max(1, int(tokens / per_guess))
     k = tokens / cut_tokens(before, config.sampling.max_tokens)
     found = {
@@ -62,7 +54,7 @@ def control(stage: Stage, config: Control) -> dict[str, float]:
     found["base_pass_k"]["k"] = k
     if len(stage.inputs) == 3:
         policy = Policy.load(stage.inputs[2].model, stage.device, stage.lanes)
-        dealt = sample_judged(stage, policy, asked, config.samples, config, task, done=3 * len(asked), of=of)
+        dealt = draw(policy, done=3 * len(asked))
         found["shuffled"] = _row(
             passes_within(dealt, config.sampling.max_tokens), cut_tokens(dealt, config.sampling.max_tokens),
             "reinforcement with each step's rewards dealt out at random",
@@ -90,12 +82,3 @@ def _held_open(task: Any, policy: Policy) -> Any:
         return tokenizer.decode(said, skip_special=True).removeprefix("<think>")
 
     return lambda problem: hold_thought_open(task, problem, tokenizer.think_close, thinking)
-
-
-def _rng() -> Any:
-    from random import Random
-
-    return Random(0)
-
-
-__all__ = ["Problem", "control"]

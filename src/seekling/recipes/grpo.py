@@ -80,6 +80,7 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
         stage.save(index + 1, config.steps, config.checkpoint_every, policy.model, optimizers)
         clock.lap()
 
+    journal.close()
     stage.export(policy.model, policy.tokenizer)
     return stage.last_figures(10)
 

@@ -79,4 +79,4 @@ def _pack(array: NDArray[Any]) -> str:
 
 
 def _unpack(text: str, dtype: Any) -> NDArray[Any]:
-    return np.frombuffer(base64.b64decode(text), dtype=dtype).copy()
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype=dtype).copy()

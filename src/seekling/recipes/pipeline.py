@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -135,6 +135,8 @@ def _run_stage(
             raise Interrupted
         inputs = tuple(StageFolder(run.folder / manifest.folder_name(name)) for name in settings.sources)
         folder.folder.mkdir(parents=True, exist_ok=True)
+        for change in _changes(folder.facts().get("settings", {}), settings.model_dump(mode="json", by_alias=True)):
+            watcher.warn(f'stage "{settings.name}" began with other runtime settings: {change}')
         folder.write(**_about(manifest, settings, index), **({} if folder.facts() else {"started": time.time()}))
         watcher.begin(settings.name, "running")
         stage = Stage(
@@ -151,6 +153,16 @@ def _run_stage(
     else:
         watcher.begin(settings.name, "finished before")
     _hold_gate(settings, folder)
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """``packing.passes was 2, is 1`` for every setting that differs: equal fingerprints leave only runtime ones."""
+    for name in before.keys() & now.keys():
+        was, is_ = before[name], now[name]
+        if isinstance(was, dict) and isinstance(is_, dict):
+            yield from _changes(was, is_, f"{path}{name}.")
+        elif was != is_:
+            yield f"{path}{name} was {was}, is {is_}"
 
 
 def _about(manifest: Manifest, settings: StageSettings, index: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,15 +250,17 @@ def _hardware(data: Mapping[str, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _ledger(lines: Iterable[Mapping[str, Any]], stages: Iterable[StageView]) -> tuple[LedgerRow, ...]:
+def _ledger(lines: Iterable[Mapping[str, Any]], stages: Sequence[StageView]) -> tuple[LedgerRow, ...]:
     """Rows per (stage, kind of work), stages in the order of the run, then any the run has no folder for."""
     spent: dict[tuple[str, str], Cost] = {}
     last: dict[tuple[str, str], dict[str, Cost]] = {}
+    current = {stage.folder.name for stage in stages} | {""}
     for line in lines:
         key = (_text(line.get("stage")), _text(line.get("kind")))
-        cost = _cost(line)
+        cost, kept = _cost(line), last.setdefault(key, {})
         spent[key] = spent.get(key, Cost()) + cost
-        last.setdefault(key, {})[_text(line.get("step"))] = cost
+        if _text(line.get("folder")) in current:  # work of a stage that was changed since is spent, not kept
+            kept[_text(line.get("step"))] = cost
     order = {name: n for n, stage in enumerate(stages) for name in (stage.name, stage.folder.name)}
     keys = sorted(spent, key=lambda key: order.get(key[0], len(order)))
     return tuple(LedgerRow(*key, spent[key], sum(last[key].values(), Cost())) for key in keys)

@@ -83,6 +83,7 @@ class Lines:
         """Flush to the disk and close."""
         with suppress(OSError):
             os.fsync(self._handle.fileno())
+        with suppress(OSError):
             self._handle.close()
 
 

@@ -20,32 +20,33 @@ from seekling.tasks.protocol import identity
 from seekling.verify.answers import integer
 
 AGAIN, SAME, DIFFER = "again", "same", "differ"
-_ATTEMPT = re.compile(r"^(?:\d+(?:[+-]\d+)*=)*\d+$")
+_ATTEMPT = re.compile(r"^\d+(?:(?:[+-]\d+)+=\d+)*$")
 _PROMPT = re.compile(r"^\d+(?:[+-]\d+)+=$")
 
 
 class Arithmetic(Settings):
     """Sums and differences of several numbers.
 
-    An attempt is one line that says what is left after each operation, ``19-5+20=14+20=34``. Qualities: expert does one operation at a time, right;
-    careless two at a time, often slipping; guess says a number near the truth at once; gives_up answers with a partial
-    result; rechecks tries quickly, works it again and compares (it judges its own attempts: a switch can remove it).
+    An attempt is one running line, ``12+7=19-5=14+20=34``. Qualities of traces: expert does one operation at a time,
+    right; careless two at a time, often slipping; guess says a number near the truth at once; gives_up answers with a
+    partial result; rechecks tries quickly, works it again and compares (it judges its own attempts: a switch can
+    remove it from the text).
     """
 
     qualities: ClassVar[tuple[str, ...]] = ("expert", "careless", "guess", "gives_up", "rechecks")
     verdict_qualities: ClassVar[tuple[str, ...]] = ("rechecks",)
     mixture: ClassVar[Mapping[str, float]] = {
-        "expert": 0.1,
-        "careless": 0.45,
+        "expert": 0.12,
+        "careless": 0.4,
         "guess": 0.2,
-        "gives_up": 0.15,
-        "rechecks": 0.1,
+        "gives_up": 0.13,
+        "rechecks": 0.15,
     }
 
     name: str = "arithmetic"
     sizes: tuple[int, ...] = Field((3, 4, 5), description="how many numbers a problem has")
     low: int = Field(1, ge=1, description="smallest number")
-    high: int = Field(30, ge=2, description="largest number")
+    high: int = Field(20, ge=2, description="largest number")
     chain_max: int = Field(99, ge=4, description="largest partial result; none is negative")
     slip: float = Field(0.7, ge=0, le=1, description="share of careless lines that end wrong")
 
@@ -63,7 +64,7 @@ class Arithmetic(Settings):
         value = rng.randint(self.low, self.high)
         terms = [value]
         while len(terms) < size:
-            term = rng.choice((1, -1)) * rng.randint(self.low, self.high)
+            term = self._term(rng)
             if 0 <= value + term <= self.chain_max:
                 terms.append(term)
                 value += term
@@ -86,13 +87,15 @@ class Arithmetic(Settings):
         return f"<think>{thinking}</think><answer>{value}</answer>"
 
     def facts(self, rng: Random, count: int) -> str:
-        """Lines of single operations, as in a primer: always right, never a whole problem."""
-        lines: list[str] = []
-        while len(lines) < count:
-            value, term = rng.randint(0, self.chain_max), rng.choice((1, -1)) * rng.randint(self.low, self.high)
+        """A running line of ``count`` single operations from a random start, as in a primer: always right."""
+        value = rng.randint(0, self.chain_max)
+        line = str(value)
+        while count:
+            term = self._term(rng)
             if 0 <= value + term <= self.chain_max:
-                lines.append(f"{value}{term:+d}={value + term}")
-        return "\n".join(lines)
+                value, count = value + term, count - 1
+                line += f"{term:+d}={value}"
+        return line
 
     def attempts(self, problem: Problem, thinking: str) -> list[str]:
         """Each worked line; an unfinished one is no attempt."""
@@ -107,6 +110,9 @@ class Arithmetic(Settings):
         """A uniformly random legal result."""
         return str(rng.randint(0, self.chain_max))
 
+    def _term(self, rng: Random) -> int:
+        return rng.choice((1, -1)) * rng.randint(self.low, self.high)
+
     def _attempt(self, terms: list[int], rng: Random, quality: str) -> tuple[str, int]:
         if quality == "guess":
             value = min(self.chain_max, max(0, sum(terms) + rng.randint(-10, 10)))
@@ -116,14 +122,16 @@ class Arithmetic(Settings):
 
     def _chain(self, terms: list[int], rng: Random, *, operations: int, steps: int) -> tuple[str, int]:
         """Work left to right, ``operations`` at a time, ``steps`` times; more than one at a time may slip."""
-        value, rest, left = terms[0], terms[1:], []
-        while rest and len(left) < steps:
+        value, line, rest = terms[0], str(terms[0]), terms[1:]
+        for _ in range(steps):
             taken, rest = rest[:operations], rest[operations:]
+            if not taken:
+                break
             value += sum(taken)
             if len(taken) > 1 and rng.random() < self.slip:
                 value = self._slip(value, rest, rng)
-            left.append(_expression([value, *rest]))
-        return "=".join(left), value
+            line += "".join(f"{term:+d}" for term in taken) + f"={value}"
+        return line, value
 
     def _slip(self, right: int, rest: list[int], rng: Random) -> int:
         """A near miss from which the rest of the chain stays in range, or ``right`` when there is none."""

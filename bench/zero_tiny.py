@@ -1,6 +1,6 @@
 """Measure zero-tiny: three seeds from nothing, held-out evaluation at full size, controls, cost. One command:
 
-    .venv/bin/python -m bench.zero_tiny            (about an hour on two cores; `make bench`)
+    .venv/bin/python -m bench.zero_tiny            (about half an hour on two cores; `make bench`)
 
 Writes bench/results/zero-tiny.json. Each seed runs the shipped manifest as a person would (timed), then the same run
 again with larger evaluations: its trained stages are finished and are not repeated.
@@ -40,10 +40,14 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--problems", type=int, default=400)
     arguments.add_argument("--samples", type=int, default=8)
+    arguments.add_argument("--without-verdicts", type=int, nargs="*", default=[0], help="seeds to repeat without them")
     asked = arguments.parse_args()
     rows: list[dict[str, Any]] = []
     for seed in asked.seeds:
-        rows.append(measure(seed, asked.problems, asked.samples))
+        row = measure(seed, asked.problems, asked.samples)
+        if seed in asked.without_verdicts:
+            row["without_verdicts"] = without_verdicts(seed, asked.problems, asked.samples)
+        rows.append(row)
         write_json(RESULT, head() | {"problems": asked.problems, "samples": asked.samples, "seeds": rows})
         print(json.dumps(rows[-1], indent=1))
 
@@ -61,7 +65,7 @@ def head() -> dict[str, Any]:
 
 
 def measure(seed: int, problems: int, samples: int) -> dict[str, Any]:
-    """One seed: the run as shipped, then its evaluations at full size, then the text without verdict traces."""
+    """One seed: the run as shipped, then its evaluations at full size."""
     began = time.perf_counter()
     seekling("run", "zero-tiny", f"seed={seed}", "--name", f"seed-{seed}")
     seconds = time.perf_counter() - began
@@ -74,7 +78,7 @@ def measure(seed: int, problems: int, samples: int) -> dict[str, Any]:
     steps = len(Run(folder).stage("zero").metrics())
     seekling("run", "zero-tiny", f"seed={seed}", *sizes, f"shuffled.steps={steps}", "--name", f"seed-{seed}")
     row = {"seed": seed, "seconds": round(seconds, 1), "seconds_to_rise": rise, "peak_memory_bytes": peak}
-    return row | figures(folder) | {"without_verdicts": without_verdicts(seed, problems, samples)}
+    return row | figures(folder)
 
 
 def figures(folder: Path) -> dict[str, Any]:

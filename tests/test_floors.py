@@ -47,7 +47,7 @@ def test_every_room_imports_only_rooms_below(house: Path) -> None:
         ("rewards/planted.py", "import seekling.tasks", "floors"),
         ("plan/planted.py", "import torch", "no torch"),
         ("text/planted.py", "def lazily():\n    import torch", "no torch"),
-        ("learn/planted.py", "import seekling.model", "learning takes tensors"),
+        ("learn/objective.py", "import seekling.model", "learning takes tensors"),
         ("utils/__init__.py", "", "floors"),
     ],
 )

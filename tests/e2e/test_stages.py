@@ -13,7 +13,7 @@ from seekling.runlog.ledger import kept, read_ledger, spent, total
 from seekling.runlog.run import Run
 from tests.conftest import fresh_toy
 from tests.e2e.forks import Forks
-from tests.e2e.runs import assert_ledger_adds_up, copied, stage, work
+from tests.e2e.runs import assert_ledger_adds_up, assert_same_result, copied, stage, work
 
 RUN = Path("runs/toy")
 COMMAND = ["run", "toy.toml", "base.steps=10"]
@@ -99,6 +99,13 @@ def test_runtime_settings_are_free_to_change(forks: Forks, finished: Path, tmp_p
     assert again.code == 0 and again.said.count("finished before") == 5
     threads = forks.run([*COMMAND, "threads=2"], folder)
     assert threads.code == 0 and threads.said.count("finished before") == 5
+
+
+def test_the_lanes_a_machine_has_change_no_bit(forks: Forks, finished: Path, toy: Path) -> None:
+    other = 1 if Run(finished / RUN).facts()["sessions"][0]["threads"] > 1 else 3
+    assert forks.run([*COMMAND, f"threads={other}"], toy).code == 0
+    assert Run(toy / RUN).facts()["sessions"][0]["threads"] == other
+    assert_same_result(toy / RUN, finished / RUN)
 
 
 def test_a_missed_gate_exits_3_with_its_figure_and_a_relaxed_one_goes_on(forks: Forks, toy: Path) -> None:

@@ -188,7 +188,7 @@ def _problem(data: Mapping[str, Any]) -> ProblemView:
 def _controls(data: Mapping[str, Any]) -> Iterator[Control]:
     for name, raw in data.items():
         values = _mapping(raw)
-        tries = _whole(values.get("k"))
+        tries = _number(values.get("k"))
         rate = next((e for key in ("pass_1", "pass_k", "value") if (e := _estimate(values.get(key)))), None)
         rate = rate or _estimate(values)
         tokens = _estimate(values.get("tokens"))

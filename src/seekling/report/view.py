@@ -73,7 +73,7 @@ class Control:
     what: str
     pass_rate: Estimate | None
     tokens: Estimate | None
-    tries: int | None
+    tries: float | None
 
 
 @dataclass(frozen=True, slots=True)

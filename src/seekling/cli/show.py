@@ -16,6 +16,15 @@ from seekling.runlog.files import is_locked, locked
 from seekling.runlog.ledger import kept, read_ledger, spent, total
 from seekling.runlog.run import Run, delete_folder, folder_bytes, list_runs, stale_stages
 
+HEADLINES = {
+    "pretrain": ("loss",),
+    "sft": ("loss",),
+    "grpo": ("reward", "held_out_pass", "response_length"),
+    "eval": ("pass@1", "mean_tokens"),
+    "control": ("best_control", "gain_over_best_control"),
+}
+"""The figures by which a stage of each kind is known; the report has the rest."""
+
 
 def letter(error: UserError) -> None:
     """Print an error as what, where, what next."""
@@ -95,7 +104,7 @@ def show_command(runs: Path, name: str) -> None:
     table = Table("stage", "kind", "state", "figures", "gate", "spent", "kept")
     for stage in run.current():
         facts = stage.facts()
-        figures = ", ".join(f"{k} {v:.3g}" for k, v in list(facts.get("figures", {}).items())[:6])
+        figures = "\n".join(_headline(facts))
         gates = ", ".join(f"{n}: {g}" for n, g in facts.get("gate", {}).items())
         costs = [duration(c[facts["name"]].seconds) if facts["name"] in c else "" for c in (all_spent, all_kept)]
         table.add_row(facts["name"], facts["kind"], facts["state"], figures, gates, *costs)
@@ -103,6 +112,13 @@ def show_command(runs: Path, name: str) -> None:
     whole = total(all_spent)
     console.print(f"spent in all: {duration(whole.seconds)}, {whole.tokens:,} tokens, {whole.flops:.3g} FLOPs")
     console.print(f"report: {folder / 'report.html'}")
+
+
+def _headline(facts: dict[str, Any]) -> list[str]:
+    """The few figures a stage is known by, one a line; all of them where its kind has none in particular."""
+    figures = facts.get("figures", {})
+    chosen = [name for name in HEADLINES.get(facts["kind"], ()) if name in figures] or list(figures)
+    return [f"{name} {figures[name]:.3g}" for name in chosen]
 
 
 def prune_command(runs: Path, name: str, *, yes: bool) -> None:

@@ -73,7 +73,7 @@ class Pretrain(Trained):
     task: str | dict[str, Any] = Field("arithmetic", description="the task whose attempts are the text")
     text: Mixture = Mixture()
     model: ModelConfig = Field(PRESETS["tiny-v3"], description="a preset's name, or a table: preset and what differs")
-    tokens_per_step: int = Field(2048, ge=64)
+    tokens_per_step: int = Field(2048, ge=64, description="texts are taken until they hold this many tokens")
     mtp_weight: float = Field(0.1, ge=0, description="lambda of DeepSeek-V3 eq. 25")
     balance_weight: float = Field(1e-4, ge=0, description="alpha of DeepSeek-V3 eq. 17")
     bias_speed: float = Field(1e-3, ge=0, description="gamma, how fast router biases move")
@@ -91,16 +91,16 @@ class Sft(Trained):
     data: str = Field("", description="a .jsonl file whose lines hold messages, or prompt and completion")
     task: str | dict[str, Any] = Field("", description="or: the task whose traces are the text")
     text: Mixture = Mixture(facts=0.0, qualities={"expert": 1.0})
-    tokens_per_step: int = Field(2048, ge=64)
+    tokens_per_step: int = Field(2048, ge=64, description="texts are taken until they hold this many tokens")
 
 
 class Grpo(Trained):
     """Reinforcement with checkable rewards: sample groups, judge, compare siblings, update (R1-Zero's step)."""
 
     kind: Literal["grpo"] = "grpo"
-    task: str | dict[str, Any] = "arithmetic"
-    problems_per_step: int = Field(16, ge=1)
-    rollouts_per_problem: int = Field(16, ge=2)
+    task: str | dict[str, Any] = Field("arithmetic", description="a task's name, or a table: name and what differs")
+    problems_per_step: int = Field(16, ge=1, description="problems asked in a step")
+    rollouts_per_problem: int = Field(16, ge=2, description="siblings that share a baseline: the group")
     sampling: Sampling = Sampling()
     objective: Objective = Field(OBJECTIVES["dr_grpo"], description="a name, or a table: preset and what differs")
     rubric: Rubric = Rubric()
@@ -109,7 +109,7 @@ class Grpo(Trained):
         description="shuffled deals each step's rewards out at random: the control that should learn nothing",
     )
     held_out_every: int = runtime(20, ge=0, description="steps between small held-out evaluations; 0 for none")
-    held_out_problems: int = runtime(64, ge=1)
+    held_out_problems: int = runtime(64, ge=1, description="how many problems a small evaluation asks")
     kl_every: int = runtime(10, ge=0, description="steps between measurements of the KL to the start policy")
 
     @field_validator("objective", mode="before")
@@ -122,11 +122,11 @@ class Eval(StageSettings):
     """Held-out problems, many rollouts each: pass@k, maj@k, lengths, diversity, all with intervals."""
 
     kind: Literal["eval"] = "eval"
-    task: str | dict[str, Any] = "arithmetic"
-    problems: int = Field(64, ge=1)
+    task: str | dict[str, Any] = Field("arithmetic", description="a task's name, or a table: name and what differs")
+    problems: int = Field(64, ge=1, description="held-out problems")
     samples: int = Field(64, ge=1, description="rollouts per problem: the largest k")
     larger_size: int | None = Field(None, description="a size never trained on, evaluated beside")
-    larger_samples: int = Field(8, ge=1)
+    larger_samples: int = Field(8, ge=1, description="rollouts per problem of that size")
     sampling: Sampling = Sampling()
     rubric: Rubric = Rubric()
 
@@ -135,9 +135,9 @@ class Control(StageSettings):
     """The cheapest things that could also have raised the score; from = [before, after] (two stages' models)."""
 
     kind: Literal["control"] = "control"
-    task: str | dict[str, Any] = "arithmetic"
-    problems: int = Field(64, ge=1)
-    samples: int = Field(16, ge=1)
+    task: str | dict[str, Any] = Field("arithmetic", description="a task's name, or a table: name and what differs")
+    problems: int = Field(64, ge=1, description="held-out problems")
+    samples: int = Field(16, ge=1, description="rollouts per problem and control")
     sampling: Sampling = Sampling()
     rubric: Rubric = Rubric()
 

@@ -28,7 +28,7 @@ class Mixture(Settings):
     facts: float = Field(
         0.3, ge=0, le=1, description="share of documents that are plain facts (when the task has them)"
     )
-    facts_per_document: int = Field(8, ge=1)
+    facts_per_document: int = Field(8, ge=1, description="single operations in a document of facts")
     qualities: dict[str, float] = Field(
         {}, description="share of each quality among worked attempts; empty takes the task's own mixture"
     )

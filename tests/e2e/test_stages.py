@@ -108,6 +108,12 @@ def test_the_lanes_a_machine_has_change_no_bit(forks: Forks, finished: Path, toy
     assert_same_result(toy / RUN, finished / RUN)
 
 
+def test_bfloat16_runs_every_kind(forks: Forks, toy: Path) -> None:
+    ended = forks.run([*COMMAND, "dtype=bfloat16"], toy)
+    assert ended.code == 0, ended.said
+    assert Run(toy / RUN).facts()["sessions"][0]["dtype"] == "bfloat16"
+
+
 def test_a_missed_gate_exits_3_with_its_figure_and_a_relaxed_one_goes_on(forks: Forks, toy: Path) -> None:
     gated = [*COMMAND, "base.gate.loss.max=0.01"]
     ended = forks.run(gated, toy)

@@ -123,3 +123,16 @@ def test_the_balance_loss_equals_the_papers_loops_row_by_row() -> None:
     losses_R = balance_losses(Routing(biased_NA, scores_NE), weight_N, row_N, 2)
     rows = [scores_NE[:9].double().numpy(), scores_NE[9:13].double().numpy()]
     np.testing.assert_allclose(losses_R, [oracle.balance_loss(row, 2) for row in rows], rtol=1e-5)
+
+
+def test_bfloat16_rounds_the_experts_and_never_the_routes() -> None:
+    config = ModelConfig(**EXPERTS | dict(hidden_size=16, moe_intermediate_size=8, n_routed_experts=4))
+    model = build(config)
+    moe = next(block.mlp for block in model.blocks if isinstance(block.mlp, DeepSeekMoE))
+    x_ND = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    exact_ND, routing = moe(x_ND)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded_ND, rounded = moe(x_ND)
+    assert torch.equal(rounded.scores_NE, routing.scores_NE) and torch.equal(rounded.chosen_NA, routing.chosen_NA)
+    gap = (rounded_ND.float() - exact_ND).norm() / exact_ND.norm()
+    assert 0 < gap < 2e-2, "bfloat16 has eight bits: it must have been used, and no more may be lost"

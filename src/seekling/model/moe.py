@@ -51,8 +51,13 @@ def expert_weights(scores_NE: Tensor, chosen_NA: Tensor, *, normalise: bool, sca
 def per_expert(x_MI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
     """x W^T, where rows up to ``ends_E[e]`` (and from the end before) belong to expert e: [M, O].
 
-    The grouped kernel takes neither float64 nor rows that are no multiple of 16 bytes: those are looped.
+    The grouped kernel takes neither float64 nor rows that are no multiple of 16 bytes: those are looped. Autocast does
+    not know it, so both sides are cast here as a linear map's would be.
     """
+    device = x_MI.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        x_MI, weight_EOI = x_MI.to(dtype), weight_EOI.to(dtype)
     aligned = all(size % 8 == 0 for size in weight_EOI.shape[1:])  # in bfloat16 too, for autocast
     if aligned and weight_EOI.dtype != torch.float64:
         return F.grouped_mm(x_MI, weight_EOI.transpose(1, 2), offs=ends_E)
@@ -89,7 +94,8 @@ class Router(nn.Module):
         self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts, dtype=torch.float32))
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        return F.linear(x_ND.float(), self.weight.float()).sigmoid()
+        with torch.autocast(x_ND.device.type, enabled=False):  # a rounded score would send tokens elsewhere
+            return F.linear(x_ND.float(), self.weight.float()).sigmoid()
 
 
 class DeepSeekMoE(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 import subprocess
 import time
@@ -60,7 +59,7 @@ def run_manifest(manifest: Manifest, folder: Path, watcher: Watcher) -> Path:
 def set_up(manifest: Manifest, run: Run, warn: Callable[[str], None]) -> tuple[torch.device, Lanes]:
     """Deterministic algorithms, the device, and as many lanes as asked for (they cannot change a bit)."""
     earlier = run.facts()["sessions"][0] if (run.folder / "run.json").exists() else {}
-    threads = manifest.head.threads or os.cpu_count() or 1
+    threads = manifest.head.threads or machine().cores or 1
     torch.set_num_threads(1)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True) without importing half of torch
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

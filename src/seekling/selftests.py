@@ -63,8 +63,10 @@ def of_task(task: Task, count: int = 64) -> SelfTest:
     """The task's own answer key must pass its own check: figure = share of keys that do not."""
     rng = Random(f"{task.name}/self-check")
     drawn = [task.draw(rng) for _ in range(count)]
-    wrong = sum(_judged(task, problem) is not Verdict.PASS for problem in drawn)
-    return SelfTest("answer key passes", wrong / count, 0.0, "Mend the task's check or its answer key.")
+    wrong = [problem for problem in drawn if _judged(task, problem) is not Verdict.PASS]
+    first = f" Its answer {wrong[0].answer!r} to {wrong[0].prompt!r} does not pass." if wrong else ""
+    advice = f"Mend the task's check or its answer key.{first}"
+    return SelfTest("answer key passes", len(wrong) / count, 0.0, advice)
 
 
 def _judged(task: Task, problem: Problem) -> Verdict:

@@ -10,8 +10,9 @@ import pytest
 from seekling.config import parse
 from seekling.errors import UserError
 from seekling.records import Problem, Verdict
+from seekling.selftests import of_task, require
 from seekling.tasks.countdown import Countdown
-from seekling.tasks.protocol import Guessable, Task, Traceable, identity, problems, self_check
+from seekling.tasks.protocol import Guessable, Task, Traceable, identity, problems
 from seekling.text.reasoning import split
 
 PROBLEM = Problem(
@@ -27,7 +28,7 @@ TASK = Countdown(sizes=(3,))
 
 def test_countdown_keeps_the_task_protocols() -> None:
     task: Task = TASK
-    self_check(task)
+    require(of_task(task))
     assert isinstance(TASK, Traceable)
     assert isinstance(TASK, Guessable)
 

@@ -7,8 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from seekling.evals.evaluate import Judged, attempts_of, difference, examples, figures, judge
-from seekling.evals.measure import Interval
+from seekling.evals.evaluate import Judged, attempts_of, examples, figures, judge
 from seekling.records import Group, Problem, Rollout, Score, Stop, Verdict
 from seekling.rewards.rubric import Rubric, score
 from tests.e2e.manifests.sums import Sums
@@ -67,7 +66,3 @@ def test_examples_are_the_first_few_in_full() -> None:
         {"problem_id": "1+2", "prompt": "1+2", "answer": "3", "size": 2,
          "rollouts": [{"text": RIGHT, "verdict": "pass", "tokens": 4}]}
     ]  # fmt: skip
-
-
-def test_a_difference_takes_intervals_in_either_form() -> None:
-    assert difference(Interval(0.75, 0, 1), {"value": 0.25}) == 0.5

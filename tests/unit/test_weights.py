@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seekling.errors import UserError
-from seekling.model.weights import from_disk_names, load_model, load_tensors, notes_of, save_model, save_tensors
+from seekling.model.weights import from_disk_names, load_model, load_tensors, save_model, save_tensors
 from tests.oracles.tiny import SHAPES, alone, build, text
 
 EXPERT = "model.layers.1.mlp.experts.2.up_proj.weight"
@@ -149,7 +149,6 @@ def test_an_error_names_an_expert_that_is_not_there() -> None:
         from_disk_names({"model.layers.1.mlp.experts.1.up_proj.weight": torch.ones(2, 2)}, SHAPES["v3"])
 
 
-def test_notes_travel_with_the_tensors(tmp_path: Path) -> None:
-    save_tensors(tmp_path / "a.safetensors", {"x": torch.arange(3)}, {"step": "7"})
-    assert notes_of(tmp_path / "a.safetensors")["step"] == "7"
+def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "a.safetensors", {"x": torch.arange(3)})
     assert load_tensors(tmp_path / "a.safetensors")["x"].tolist() == [0, 1, 2]

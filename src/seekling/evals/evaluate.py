@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from seekling.evals.measure import Interval, bootstrap, maj_at_k, pass_at_k, powers_of_two
+from seekling.evals.measure import bootstrap, maj_at_k, pass_at_k, powers_of_two
 from seekling.records import Group, Problem, Rollout, Score, Verdict
 from seekling.tasks.protocol import Task, Traceable
 from seekling.text.reasoning import split
@@ -101,12 +101,6 @@ def attempts_of(task: Any, problem: Problem, rollout: Rollout) -> Attempts:
 def interval(values: Sequence[float]) -> dict[str, float]:
     """A bootstrap interval as plain JSON."""
     return asdict(bootstrap(values))
-
-
-def difference(after: Interval | Mapping[str, float], before: Interval | Mapping[str, float]) -> float:
-    """after - before, of the values."""
-    values = [x.value if isinstance(x, Interval) else x["value"] for x in (after, before)]
-    return values[0] - values[1]
 
 
 def _attempt_figures(task: Task, judged: Sequence[Judged]) -> dict[str, Any]:

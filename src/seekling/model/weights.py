@@ -27,10 +27,10 @@ _EXPERT = re.compile(r"^(.*\.mlp)\.experts\.(\d+)\.(gate|up|down)_proj\.weight$"
 _STACKED = re.compile(r"^(.*\.mlp)\.(gate_up_proj|down_proj)$")
 
 
-def save_tensors(file: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
-    """Write tensors atomically, with string notes in the header."""
+def save_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(file, save(plain, metadata={"format": "pt", **(notes or {})}))
+    write_atomic(file, save(plain, metadata={"format": "pt"}))
 
 
 def load_tensors(file: Path, device: str = "cpu") -> dict[str, Tensor]:
@@ -191,9 +191,3 @@ def _compare(folder: Path, expected: Mapping[str, Any], found: Mapping[str, Any]
         what = [f"missing {missing[:3]}" if missing else "", f"unexpected {extra[:3]}" if extra else ""]
         what += [f"{n} is {tuple(found[n])}, config.json says {tuple(expected[n])}" for n in sorted(wrong)[:3]]
         raise UserError(f"the weights in {folder} do not fit its config.json: " + "; ".join(filter(None, what)))
-
-
-def notes_of(file: Path) -> dict[str, str]:
-    """The string notes in a safetensors header."""
-    with safe_open(file, framework="pt") as handle:
-        return dict(handle.metadata() or {})

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from random import Random
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
-from seekling.errors import SelfTestFailed, UserError
+from seekling.errors import UserError
 from seekling.records import Problem, Verdict
 
 Split = Literal["train", "held_out"]
@@ -106,15 +106,3 @@ def problems(
         misses = 0
         seen.add(problem.id)
         yield problem
-
-
-def self_check(task: Task, count: int = 64) -> None:
-    """The task's own answer key must pass its own check. Raises SelfTestFailed with the first that does not."""
-    rng = Random(f"{task.name}/self-check")
-    for problem in (task.draw(rng) for _ in range(count)):
-        verdict = task.check(problem, problem.answer)
-        if verdict is not Verdict.PASS:
-            raise SelfTestFailed(
-                f'task "{task.name}": its own answer {problem.answer!r} to {problem.prompt!r} is judged {verdict}',
-                next_step="Mend the task's check or its answer key; training on it would teach the wrong thing.",
-            )

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seekling.errors import UserError
-from seekling.learn.batch import Batch, Text, first_fit, pack
+from seekling.learn.batch import Batch, Text, first_fit, pack, spread
+from seekling.learn.config import Gaps
 from tests.oracles.tiny import V
 
 settings.register_profile("laws", deadline=None)  # a busy machine is no broken law
@@ -113,3 +114,27 @@ def test_a_text_longer_than_a_row_is_refused_with_the_setting_to_change() -> Non
 
 def test_texts_without_routes_make_a_batch_without_routes() -> None:
     assert pack([Text([1, 2, 3], np.ones(3, np.float32))], 8).routes == ()
+
+
+@given(LENGTHS, st.floats(0, 1), st.integers(1, 6), st.integers(0, 99))
+def test_gaps_keep_each_text_in_order_from_its_start(lengths: list[int], share: float, longest: int, seed: int) -> None:
+    batch = pack(texts_of(lengths, seed), ROOM)
+    wide = spread(batch, Gaps(share=share, longest=longest), 10_000, seed)
+    before, after = batch.rows.positions_BT, wide.rows.positions_BT
+    same = batch.rows.segments_BT[:, 1:] == batch.rows.segments_BT[:, :-1]
+    said = same & (batch.rows.segments_BT[:, 1:] > 0)
+    steps = (after[:, 1:] - after[:, :-1])[said]
+    assert ((steps >= 1) & (steps <= 1 + longest)).all()
+    assert (after[before == 0] == 0).all(), "every text begins at position 0"
+    again = spread(batch, Gaps(share=share, longest=longest), 10_000, seed)
+    assert torch.equal(after, again.rows.positions_BT)
+
+
+def test_gaps_come_as_often_as_asked_and_never_reach_the_limit() -> None:
+    batch = pack(texts_of([ROOM] * 200, 0), ROOM)
+    wide = spread(batch, Gaps(share=0.25, longest=3), 20, 0).rows.positions_BT
+    steps = wide[:, 1:] - wide[:, :-1]
+    assert wide.max() == 19
+    assert 0.2 < (spread(batch, Gaps(share=0.25), 10_000, 0).rows.positions_BT.diff(dim=1) > 1).float().mean() < 0.3
+    assert (steps >= 0).all()
+    assert spread(batch, Gaps(), 20, 0) is batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seekling.errors import UserError
+from seekling.learn.config import Gaps
 from seekling.model.decoder import Rows
 
 
@@ -65,6 +66,18 @@ class Batch:
         values = {name: value.to(device) for name, value in self.values.items()}
         routes = tuple(route.to(device) for route in self.routes)
         return Batch(rows, self.targets_BT.to(device), self.weight_BT.to(device), values, routes)
+
+
+def spread(batch: Batch, gaps: Gaps, limit: int, seed: int) -> Batch:
+    """The same batch with random gaps between the positions of each text; none reaches ``limit``. Pure in ``seed``."""
+    if not gaps.share:
+        return batch
+    rng, positions_BT = np.random.default_rng(seed), batch.rows.positions_BT.numpy()
+    gap_BT = (rng.random(positions_BT.shape) < gaps.share) * rng.integers(1, gaps.longest + 1, positions_BT.shape)
+    total_BT = gap_BT.cumsum(1)
+    before_BT = np.maximum.accumulate(np.where(positions_BT == 0, total_BT, 0), 1)  # gaps of the row's earlier texts
+    spread_BT = np.minimum(positions_BT + total_BT - before_BT, limit - 1)
+    return replace(batch, rows=replace(batch.rows, positions_BT=torch.from_numpy(spread_BT)))
 
 
 def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:

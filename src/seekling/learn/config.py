@@ -33,6 +33,16 @@ class Packing(Settings):
     passes: int = runtime(2, ge=1, description="slices of a step (micro-batches); lanes work on them side by side")
 
 
+class Gaps(Settings):
+    """Random gaps between positions: a model that cannot count by them carries over to longer texts.
+
+    Ruoss et al. 2023, arXiv 2305.16843. Only training sees them; positions stay in order.
+    """
+
+    share: float = Field(0.0, ge=0, le=1, description="share of tokens with a gap before them")
+    longest: int = Field(5, ge=1, description="positions left out by the longest gap")
+
+
 class Objective(Settings):
     """A policy objective as a value of orthogonal parts; see ``seekling.learn.objective`` for the equations."""
 

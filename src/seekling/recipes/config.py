@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from seekling.config import Settings, runtime
 from seekling.engine.config import Sampling
-from seekling.learn.config import Objective, Optim, Packing
+from seekling.learn.config import Gaps, Objective, Optim, Packing
 from seekling.learn.presets import OBJECTIVES
 from seekling.model.config import PRESETS, ModelConfig
 from seekling.rewards.rubric import Rubric
@@ -74,6 +74,7 @@ class Pretrain(Trained):
     text: Mixture = Mixture()
     model: ModelConfig = Field(PRESETS["tiny-v3"], description="a preset's name, or a table: preset and what differs")
     tokens_per_step: int = Field(2048, ge=64, description="texts are taken until they hold this many tokens")
+    gaps: Gaps = Gaps()
     mtp_weight: float = Field(0.1, ge=0, description="lambda of DeepSeek-V3 eq. 25")
     balance_weight: float = Field(1e-4, ge=0, description="alpha of DeepSeek-V3 eq. 17")
     bias_speed: float = Field(1e-3, ge=0, description="gamma, how fast router biases move")

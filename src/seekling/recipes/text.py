@@ -7,7 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from seekling.learn.batch import Text, pack
+from seekling.engine.sampler import seed_of
+from seekling.learn.batch import Text, pack, spread
+from seekling.learn.config import Gaps
 from seekling.learn.optim import Optimizers
 from seekling.learn.update import move_biases, step, text_loss
 from seekling.model.count import flops_per_token
@@ -29,9 +31,12 @@ def learn_text(
     start = restore(stage.checkpoints, model, optimizers, stage.warn)
     mtp = config.mtp_weight if isinstance(config, Pretrain) and model.mtp is not None else 0.0
     balance, speed = (config.balance_weight, config.bias_speed) if isinstance(config, Pretrain) else (0.0, 0.0)
+    gaps = config.gaps if isinstance(config, Pretrain) else Gaps()
     clock = Clock()
     for index in range(start, config.steps):
         batch = pack(texts(index), config.packing.row_tokens)
+        context = float(batch.rows.positions_BT.float().mean())
+        batch = spread(batch, gaps, model.config.max_position_embeddings, seed_of(stage.seed, index, "gaps"))
         batch.weight_BT.div_(batch.weight_BT.sum())
         batch = batch.to(stage.device)
         loss = partial(text_loss, mtp_weight=mtp, balance_weight=balance, num_rows=len(batch.targets_BT))
@@ -43,7 +48,6 @@ def learn_text(
             move_biases(model, totals, speed)
         figures = {name: value for name, value in totals.items() if not name.startswith("load/")}
         seconds, tokens = clock.lap(), batch.num_tokens
-        context = float(batch.rows.positions_BT.float().mean())
         flops = tokens * flops_per_token(model.config, context, training=True, mtp=bool(mtp))
         stage.charge(index, "train", tokens, flops, seconds)
         shown = figures | {"tokens_per_s": tokens / seconds}

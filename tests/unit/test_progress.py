@@ -12,7 +12,14 @@ from seekling.cli.progress import Progress, duration
 
 
 def console(*, terminal: bool) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, _environ={"TERM": "xterm"}, width=60, highlight=False, color_system=None)
+    return Console(
+        file=io.StringIO(),
+        force_terminal=terminal,
+        _environ={"TERM": "xterm"},
+        width=60,
+        highlight=False,
+        color_system=None,
+    )
 
 
 def said(where: Console) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from seekling import selftests
+from seekling.errors import UserError
 from seekling.evals.evaluate import attempts_of
 from seekling.learn.advantage import ADVANTAGES
 from seekling.learn.batch import Batch, Text, pack
@@ -33,6 +34,7 @@ from seekling.rewards.rubric import score
 from seekling.runlog.run import Journal
 from seekling.tasks.protocol import problems
 from seekling.tasks.registry import build_task
+from seekling.text.reasoning import split
 
 
 def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
@@ -203,9 +205,6 @@ def _judge(config: Grpo, task: Any, stage: Stage) -> Callable[[int, list[Group]]
 
 def stop_on_broken_checks(task: Any, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
     """Raises UserError with the check's own words when it fails on more than 1 % of a step's rollouts."""
-    from seekling.errors import UserError
-    from seekling.text.reasoning import split
-
     failed = [
         (g.problem, r) for g, row in zip(groups, scores, strict=True)
         for r, s in zip(g.rollouts, row, strict=True) if s.verdict is Verdict.INFRA_ERROR

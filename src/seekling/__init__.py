@@ -28,7 +28,7 @@ _HOMES = {
     "flops_per_token": "seekling.model.count",
     "load_manifest": "seekling.recipes.manifest",
     "load_model": "seekling.model.weights",
-    "preset": "seekling.model.config",
+    "preset": "seekling.model.presets",
     "problems": "seekling.tasks.protocol",
     "run_manifest": "seekling.recipes.pipeline",
     "sample_groups": "seekling.recipes.policy",

@@ -5,7 +5,6 @@ transformers is a test dependency (``make setup-test``); without it these tests 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, DeepseekV3Config, LlamaConfig, Qwen3Config
 
-from seekling.errors import UserError
 from seekling.model.config import ModelConfig
 from seekling.model.weights import load_model, save_model
 from tests.oracles.tiny import COMMON, EXPERTS, LATENT, V, alone, build, text
@@ -101,13 +99,3 @@ def test_the_names_on_disk_are_those_transformers_writes(tmp_path: Path) -> None
     ours, again = (load_file(tmp_path / side / "model.safetensors") for side in ("ours", "theirs"))
     assert ours.keys() == again.keys()
     assert all(torch.equal(tensor, again[name]) for name, tensor in ours.items())
-
-
-@pytest.mark.parametrize("scaling", [{"rope_type": "yarn", "factor": 40.0}, {"type": "linear", "factor": 2.0}])
-@pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
-def test_stretched_positions_are_refused_not_ignored(key: str, scaling: dict[str, Any], tmp_path: Path) -> None:
-    save_model(tmp_path, build(OURS["llama"]))
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {key: scaling}))
-    with pytest.raises(UserError, match=r"yarn|linear"):
-        load_model(tmp_path)

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from seekling.model.config import ModelConfig, preset
+from seekling.model.config import FAMILIES, ModelConfig
 from seekling.model.count import count_parameters, flops_per_token
 from seekling.model.decoder import Decoder, Rows
+from seekling.model.presets import PRESETS, preset
 
 settings.register_profile("laws", deadline=None)  # a busy machine is no broken law
 settings.load_profile("laws")
@@ -23,21 +24,23 @@ SMALL = st.integers(1, 6)
 
 @st.composite
 def shapes(draw: Any) -> ModelConfig:
-    family = draw(st.sampled_from(["deepseek_v3", "llama", "qwen3"]))
+    family = draw(st.sampled_from(sorted(FAMILIES)))
     heads = draw(SMALL)
     values = dict(
         model_type=family, vocab_size=draw(st.integers(8, 30)), hidden_size=draw(st.integers(2, 12)),
         num_hidden_layers=draw(st.integers(1, 4)), intermediate_size=draw(SMALL), num_attention_heads=heads,
-        tie_word_embeddings=draw(st.booleans()), num_nextn_predict_layers=draw(st.integers(0, 1)),
+        tie_word_embeddings=draw(st.booleans()), attention_bias=draw(st.booleans()), mlp_bias=draw(st.booleans()),
+        num_nextn_predict_layers=draw(st.integers(0, 1)) if family.startswith("deepseek") else 0,
         head_dim=2 * draw(SMALL), num_key_value_heads=draw(st.sampled_from([None, 1, heads])),
         q_lora_rank=draw(st.none() | SMALL), kv_lora_rank=draw(SMALL), qk_nope_head_dim=draw(SMALL),
         qk_rope_head_dim=2 * draw(SMALL), v_head_dim=draw(SMALL), max_position_embeddings=8,
     )  # fmt: skip
-    if family == "deepseek_v3" and draw(st.booleans()):
+    if FAMILIES[family].scoring and draw(st.booleans()):
         experts = draw(st.integers(1, 6))
         values |= dict(
             n_routed_experts=experts, n_shared_experts=draw(st.integers(0, 2)), moe_intermediate_size=draw(SMALL),
             num_experts_per_tok=draw(st.integers(1, experts)), first_k_dense_replace=draw(st.integers(0, 4)),
+            decoder_sparse_step=draw(st.integers(1, 2)), mlp_only_layers=draw(st.sampled_from([(), (1,)])),
         )  # fmt: skip
     return ModelConfig(**values)
 
@@ -54,6 +57,26 @@ def counted(config: ModelConfig) -> tuple[int, int, int]:
         idle = sum(stacks) * (1 - config.num_experts_per_tok / config.n_routed_experts)
     table = 0 if config.tie_word_embeddings else sizes["embed_tokens.weight"]
     return total, round(total - idle - table), mtp
+
+
+PUBLISHED = {
+    "qwen2.5-0.5b": 494_032_768, "qwen2.5-1.5b": 1_543_714_304, "qwen2.5-7b": 7_615_616_512,
+    "qwen2.5-32b": 32_763_876_352, "r1-distill-qwen-1.5b": 1_777_088_000, "r1-distill-llama-8b": 8_030_261_248,
+    "qwen3-0.6b": 596_049_920, "qwen3-8b": 8_190_735_360, "qwen3-30b-a3b": 30_532_122_624,
+    "llama-3.2-1b": 1_235_814_400, "llama-3.1-8b": 8_030_261_248, "llama-3.3-70b": 70_553_706_496,
+    "mistral-7b-v0.3": 7_248_023_552, "deepseek-v2-lite": 15_706_484_224, "deepseek-v2": 235_741_434_880,
+    "deepseek-v3": 671_026_404_352,
+}  # fmt: skip
+"""Parameters of published checkpoints (the hub's safetensors metadata; V3 without its prediction layer)."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_shape_counts_as_published(name: str) -> None:
+    assert count_parameters(preset(name)).total == PUBLISHED[name]
+
+
+def test_every_published_preset_is_counted() -> None:
+    assert {name for name in PRESETS if not name.startswith(("tiny", "small"))} == PUBLISHED.keys()
 
 
 @given(shapes())

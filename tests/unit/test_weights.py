@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seekling.errors import UserError
-from seekling.model.weights import from_disk_names, load_model, load_tensors, save_model, save_tensors
+from seekling.model.weights import load_model, load_tensors, save_model, save_tensors
 from tests.oracles.tiny import SHAPES, alone, build, text
 
 EXPERT = "model.layers.1.mlp.experts.2.up_proj.weight"
@@ -82,16 +82,16 @@ def test_copies_of_embedding_and_head_in_the_prediction_layer_are_passed_over(fo
 
 
 DAMAGE: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
-    "a tensor is missing": (lambda t: t.pop("model.norm.weight"), r"missing \['norm.weight'\]"),
-    "a tensor too many": (lambda t: t.update({"model.extra.weight": torch.ones(1)}), r"unexpected \['extra.weight'\]"),
+    "a tensor is missing": (lambda t: t.pop("model.norm.weight"), "missing model.norm.weight"),
+    "a tensor too many": (lambda t: t.update({"model.extra.weight": torch.ones(1)}), "unexpected model.extra.weight"),
     "a tensor of another shape": (lambda t: t.update({"model.norm.weight": torch.ones(3)}), r"norm.weight is \(3,\)"),
     "an expert is missing": (lambda t: t.pop(EXPERT), "expert"),
     "the last expert is missing": (
         lambda t: [t.pop(f"model.layers.1.mlp.experts.5.{p}_proj.weight") for p in ("gate", "up", "down")],
-        r"gate_up_proj is \(5,",
+        r"missing model.layers.1.mlp.experts.5.down_proj.weight, .*experts.5.gate_proj",
     ),
-    "an expert of another shape": (lambda t: t.update({EXPERT: torch.ones(2, 24)}), "experts"),
-    "an expert of another rank": (lambda t: t.update({EXPERT: torch.ones(2)}), "experts"),
+    "an expert of another shape": (lambda t: t.update({EXPERT: torch.ones(2, 24)}), r"up_proj.weight is \(2, 24\)"),
+    "an expert of another rank": (lambda t: t.update({EXPERT: torch.ones(2)}), r"up_proj.weight is \(2,\)"),
 }
 
 
@@ -142,11 +142,6 @@ def test_a_config_of_another_shape_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
     with pytest.raises(UserError, match=r"do not fit its config\.json"):
         load_model(folder)
-
-
-def test_an_error_names_an_expert_that_is_not_there() -> None:
-    with pytest.raises(UserError, match="expert"):
-        from_disk_names({"model.layers.1.mlp.experts.1.up_proj.weight": torch.ones(2, 2)}, SHAPES["v3"])
 
 
 def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:

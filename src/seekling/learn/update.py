@@ -136,7 +136,7 @@ def move_biases(model: Decoder, totals: dict[str, float], speed: float) -> None:
     """Apply the balance rule to every router from a step's summed loads (``load/<layer>/<expert>``)."""
     for layer, router in enumerate(model.routers()):
         bias_E = router.e_score_correction_bias
-        if f"load/{layer}/0" not in totals:  # the prediction layer's, when it is not trained
+        if bias_E is None or f"load/{layer}/0" not in totals:  # the prediction layer's, when it is not trained
             continue
         loads = [totals[f"load/{layer}/{expert}"] for expert in range(len(bias_E))]
         bias_E.copy_(move_bias(bias_E, torch.tensor(loads, dtype=torch.float64), speed))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seekling.model.config import ModelConfig
-from seekling.model.layers import Linear, RMSNorm, rotate_half, rotate_interleaved
+from seekling.model.layers import Linear, RMSNorm, rotate_half, rotate_interleaved, softmax_scale
 
 
 class MultiHeadLatentAttention(nn.Module):
@@ -28,17 +28,18 @@ class MultiHeadLatentAttention(nn.Module):
             c.v_head_dim,
         )
         self.latent = c.kv_lora_rank
-        self.scale = c.qk_head_dim**-0.5
+        self.scale = softmax_scale(c)
+        self.rotate = rotate_interleaved if c.rope_interleave else rotate_half
         if c.q_lora_rank is None:
             self.q_proj: nn.Module = Linear(c.hidden_size, heads * c.qk_head_dim)
         else:
-            self.q_a_proj = Linear(c.hidden_size, c.q_lora_rank)
+            self.q_a_proj = Linear(c.hidden_size, c.q_lora_rank, bias=c.attention_bias)
             self.q_a_layernorm = RMSNorm(c.q_lora_rank, 1e-6)
             self.q_b_proj = Linear(c.q_lora_rank, heads * c.qk_head_dim)
-        self.kv_a_proj_with_mqa = Linear(c.hidden_size, c.kv_lora_rank + c.qk_rope_head_dim)
+        self.kv_a_proj_with_mqa = Linear(c.hidden_size, c.kv_lora_rank + c.qk_rope_head_dim, bias=c.attention_bias)
         self.kv_a_layernorm = RMSNorm(c.kv_lora_rank, 1e-6)
         self.kv_b_proj = Linear(c.kv_lora_rank, heads * (c.qk_nope_head_dim + c.v_head_dim))
-        self.o_proj = Linear(heads * c.v_head_dim, c.hidden_size)
+        self.o_proj = Linear(heads * c.v_head_dim, c.hidden_size, bias=c.attention_bias)
         self.low_rank_q = c.q_lora_rank is not None
 
     def forward(self, x_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -70,11 +71,11 @@ class MultiHeadLatentAttention(nn.Module):
     def _queries(self, x_BTD: Tensor, rotary_BTR: Tensor) -> tuple[Tensor, Tensor]:
         q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD))) if self.low_rank_q else self.q_proj(x_BTD)
         nope_BTHK, rope_BTHR = q.unflatten(-1, (self.heads, -1)).split((self.nope, self.rope), -1)
-        return nope_BTHK, rotate_interleaved(rope_BTHR, rotary_BTR.unsqueeze(2))
+        return nope_BTHK, self.rotate(rope_BTHR, rotary_BTR.unsqueeze(2))
 
     def _latent(self, x_BTD: Tensor, rotary_BTR: Tensor) -> tuple[Tensor, Tensor]:
         latent_BTC, rope_BTR = self.kv_a_proj_with_mqa(x_BTD).split((self.latent, self.rope), -1)
-        return self.kv_a_layernorm(latent_BTC), rotate_interleaved(rope_BTR, rotary_BTR)
+        return self.kv_a_layernorm(latent_BTC), self.rotate(rope_BTR, rotary_BTR)
 
 
 class GroupedQueryAttention(nn.Module):
@@ -83,16 +84,12 @@ class GroupedQueryAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         c, width = config, config.qk_head_dim
-        self.heads, self.kv_heads, self.width, self.scale = (
-            c.num_attention_heads,
-            c.kv_heads,
-            width,
-            width**-0.5,
-        )
-        self.q_proj = Linear(c.hidden_size, c.num_attention_heads * width)
-        self.k_proj = Linear(c.hidden_size, c.kv_heads * width)
-        self.v_proj = Linear(c.hidden_size, c.kv_heads * width)
-        self.o_proj = Linear(c.num_attention_heads * width, c.hidden_size)
+        self.heads, self.kv_heads, self.scale = c.num_attention_heads, c.kv_heads, softmax_scale(c)
+        bias = c.attention_bias or c.parts.qkv_bias
+        self.q_proj = Linear(c.hidden_size, c.num_attention_heads * width, bias=bias)
+        self.k_proj = Linear(c.hidden_size, c.kv_heads * width, bias=bias)
+        self.v_proj = Linear(c.hidden_size, c.kv_heads * width, bias=bias)
+        self.o_proj = Linear(c.num_attention_heads * width, c.hidden_size, bias=c.attention_bias)
         if c.parts.qk_norm:
             self.q_norm = RMSNorm(width, c.rms_norm_eps)
             self.k_norm = RMSNorm(width, c.rms_norm_eps)
@@ -130,7 +127,7 @@ class LayerCache:
     """One layer's cache as seen in one decode step: write this step's entries, read all so far.
 
     ``kept_BTW`` is the layer's buffer narrowed to the longest row, ``lengths_B`` how many entries each row holds
-    before this step, ``bias_B1T`` 0 where a row may look and -inf beyond its length.
+    before this step, ``bias_B1T`` 0 where a row may look and -inf beyond its length or its window.
     """
 
     def __init__(self, kept_BTW: Tensor, rows_B: Tensor, lengths_B: Tensor, bias_B1T: Tensor) -> None:

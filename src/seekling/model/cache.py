@@ -25,6 +25,7 @@ class Cache:
     ) -> None:
         shape = (num_slots, num_tokens, config.cache_width)
         self.layers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+        self.windows = [config.window(layer) for layer in range(config.num_hidden_layers)]
 
     def fill(self, slots_B: Tensor, entries: Sequence[Tensor], sources_B: Tensor) -> None:
         """Copy prompt entries [P, T, W] of row ``sources_B`` into slots: one prompt may fill many (a group)."""
@@ -37,9 +38,18 @@ class Cache:
 
     def views(self, lengths_B: Tensor, longest: int) -> list[LayerCache]:
         """What each layer sees when every slot appends one token to ``lengths_B`` entries."""
-        device = lengths_B.device
-        rows_B = torch.arange(len(lengths_B), device=device)
-        beyond_BT = torch.arange(longest + 1, device=device) > lengths_B.unsqueeze(1)
-        zero = torch.zeros((), dtype=self.layers[0].dtype, device=device)
-        bias_B1T = zero.expand(beyond_BT.shape).masked_fill(beyond_BT, float("-inf")).unsqueeze(1)
-        return [LayerCache(layer[:, : longest + 1], rows_B, lengths_B, bias_B1T) for layer in self.layers]
+        rows_B = torch.arange(len(lengths_B), device=lengths_B.device)
+        bias = {window: self._bias(lengths_B, longest, window) for window in set(self.windows)}
+        return [
+            LayerCache(layer[:, : longest + 1], rows_B, lengths_B, bias[window])
+            for layer, window in zip(self.layers, self.windows, strict=True)
+        ]
+
+    def _bias(self, lengths_B: Tensor, longest: int, window: int | None) -> Tensor:
+        """0 where the token at ``lengths_B`` may look, -inf elsewhere: [B, 1, T]."""
+        places_T, own_B1 = torch.arange(longest + 1, device=lengths_B.device), lengths_B.unsqueeze(1)
+        hidden_BT = places_T > own_B1
+        if window is not None:
+            hidden_BT |= places_T <= own_B1 - window
+        zero = torch.zeros((), dtype=self.layers[0].dtype, device=lengths_B.device)
+        return zero.expand(hidden_BT.shape).masked_fill(hidden_BT, float("-inf")).unsqueeze(1)

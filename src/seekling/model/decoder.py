@@ -29,10 +29,13 @@ class Rows:
     positions_BT: Tensor
     segments_BT: Tensor
 
-    def mask(self) -> Tensor:
-        """True where query t may look at key s: bool [B, 1, T, T]. Padding looks at itself, so no row is empty."""
-        same_BTT = self.segments_BT.unsqueeze(2) == self.segments_BT.unsqueeze(1)
-        return same_BTT.tril().unsqueeze(1)
+    def mask(self, window: int | None = None) -> Tensor:
+        """True where query t may look at key s: bool [B, 1, T, T]. Padding looks at itself, so no row is empty.
+
+        ``window``: only the last so many tokens, the query's own included.
+        """
+        same_BTT = (self.segments_BT.unsqueeze(2) == self.segments_BT.unsqueeze(1)).tril()
+        return (same_BTT if window is None else same_BTT.triu(1 - window)).unsqueeze(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ class Block(nn.Module):
         self.self_attn = MultiHeadLatentAttention(config) if mla else GroupedQueryAttention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         moe = config.is_moe(layer)
-        self.mlp = DeepSeekMoE(config) if moe else SwiGLU(config.hidden_size, config.intermediate_size)
+        width, hidden = config.hidden_size, config.intermediate_size
+        self.mlp = DeepSeekMoE(config) if moe else SwiGLU(width, hidden, bias=config.mlp_bias)
 
     def forward(
         self, x_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None, replay_NA: Tensor | None = None
@@ -113,18 +117,19 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size)
         self.mtp = NextToken(config) if config.num_nextn_predict_layers else None
+        self.windows = [config.window(layer) for layer in range(config.num_hidden_layers)]
         rotary = rotary_table(config, config.max_position_embeddings)
         self.register_buffer("rotary_TR", rotary, persistent=False)
 
     def forward(self, rows: Rows, replay: Sequence[Tensor] | None = None) -> Hidden:
         """Hidden states of packed rows. ``replay`` forces the routes of each expert layer: [N, A] each."""
         x_BTD = self.embed_tokens(rows.tokens_BT)
-        rotary_BTR, mask = self.rotary_TR[rows.positions_BT], rows.mask()
+        rotary_BTR, masks = self.rotary_TR[rows.positions_BT], {w: rows.mask(w) for w in set(self.windows)}
         routings, entries = [], []
         forced = iter(replay or ())
-        for block in self.blocks:
+        for block, window in zip(self.blocks, self.windows, strict=True):
             replayed = next(forced) if replay and isinstance(block.mlp, DeepSeekMoE) else None
-            x_BTD, entry_BTW, routing = block(x_BTD, rotary_BTR, mask, replayed)
+            x_BTD, entry_BTW, routing = block(x_BTD, rotary_BTR, masks[window], replayed)
             entries.append(entry_BTW)
             routings += [routing] if routing is not None else []
         return Hidden(self.norm(x_BTD), routings, entries)
@@ -163,14 +168,14 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> Decoder:
-        """Normal(0, ``initializer_range``); maps back into the stream start smaller by sqrt(2 L), norms at one.
+        """Normal(0, ``initializer_range``); maps back into the stream start smaller by sqrt(2 L); norms 1, biases 0.
 
         Each tensor's draw depends on (seed, its name) alone, so adding a part changes no other part.
         """
         residual = (2 * self.config.num_hidden_layers) ** -0.5
         for name, weight in self.named_parameters():
             if weight.ndim < 2:
-                weight.fill_(1.0)
+                weight.fill_(0.0 if name.endswith(".bias") else 1.0)
                 continue
             digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,14 +12,15 @@ from seekling.model.config import ModelConfig
 
 
 class Linear(nn.Module):
-    """y = x W^T without bias. ``weight`` [out, in], set by ``Decoder.init_weights``."""
+    """y = x W^T + b. ``weight`` [out, in], set by ``Decoder.init_weights``; most maps have no bias."""
 
-    def __init__(self, num_in: int, num_out: int) -> None:
+    def __init__(self, num_in: int, num_out: int, *, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_out, num_in))
+        self.bias = nn.Parameter(torch.zeros(num_out)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
+        return F.linear(x, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -35,22 +38,100 @@ class RMSNorm(nn.Module):
 class SwiGLU(nn.Module):
     """down(silu(gate x) * up x) (arXiv 2002.05202, eq. 6)."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, *, bias: bool = False) -> None:
         super().__init__()
-        self.gate_proj = Linear(width, hidden)
-        self.up_proj = Linear(width, hidden)
-        self.down_proj = Linear(hidden, width)
+        self.gate_proj = Linear(width, hidden, bias=bias)
+        self.up_proj = Linear(width, hidden, bias=bias)
+        self.down_proj = Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 def rotary_table(config: ModelConfig, num_positions: int) -> Tensor:
-    """e^{i t theta_j} for every position t and channel pair j: complex64 [T, R/2] (arXiv 2104.09864, eq. 15)."""
+    """m e^{i t theta_j} for every position t and channel pair j: complex64 [T, R/2] (arXiv 2104.09864, eq. 15).
+
+    The magnitude m is 1 unless positions are stretched by YaRN.
+    """
+    frequency, magnitude = frequencies(config), rotary_magnitude(config)
+    angle = torch.arange(num_positions, dtype=torch.float64)[:, None] * frequency
+    return torch.polar(torch.full_like(angle, magnitude), angle).to(torch.complex64)
+
+
+def frequencies(config: ModelConfig) -> Tensor:
+    """theta_j of each rotated channel pair, stretched as ``rope_scaling`` says: float64 [R/2]."""
     pairs = torch.arange(0, config.rotary_dim, 2, dtype=torch.float64)
     frequency = config.rope_theta ** (-pairs / config.rotary_dim)
-    angle = torch.arange(num_positions, dtype=torch.float64)[:, None] * frequency
-    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+    return frequency if config.rope_scaling is None else _STRETCH[config.rope_scaling.rope_type](config, frequency)
+
+
+def _stretch_all(config: ModelConfig, frequency: Tensor) -> Tensor:
+    assert config.rope_scaling is not None
+    return frequency / config.rope_scaling.factor
+
+
+def _stretch_slow(config: ModelConfig, frequency: Tensor) -> Tensor:
+    """Llama 3.1: slow pairs by the factor, fast ones not, a blend between, by turns within the original length."""
+    scaling = config.rope_scaling
+    assert scaling is not None and scaling.low_freq_factor and scaling.high_freq_factor
+    assert scaling.original_max_position_embeddings
+    turns = scaling.original_max_position_embeddings * frequency / (2 * math.pi)
+    kept = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    return torch.lerp(frequency / scaling.factor, frequency, kept.clamp(0, 1))
+
+
+def _stretch_by_ramp(config: ModelConfig, frequency: Tensor) -> Tensor:
+    """YaRN (arXiv 2309.00071, section 3.2): kept below channel ``low``, stretched above ``high``, a ramp between."""
+    scaling = config.rope_scaling
+    assert scaling is not None
+    low, high = ramp_ends(config)
+    ramp = ((torch.arange(len(frequency), dtype=torch.float64) - low) / (high - low)).clamp(0, 1)
+    return torch.lerp(frequency, frequency / scaling.factor, ramp)
+
+
+def ramp_ends(config: ModelConfig) -> tuple[float, float]:
+    """The channel pairs that turn ``beta_fast`` and ``beta_slow`` times within the original length."""
+    scaling = config.rope_scaling
+    assert scaling is not None and scaling.original_max_position_embeddings
+    original = scaling.original_max_position_embeddings
+
+    def pair(turns: float) -> float:
+        turn_length = original / (2 * math.pi * turns)
+        return config.rotary_dim * math.log(turn_length) / (2 * math.log(config.rope_theta))
+
+    low, high = pair(scaling.beta_fast), pair(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, config.rotary_dim - 1)
+    return (low, high) if low != high else (low, high + 0.001)
+
+
+_STRETCH = {"linear": _stretch_all, "llama3": _stretch_slow, "yarn": _stretch_by_ramp}
+
+
+def sharpness(factor: float, mscale: float = 1.0) -> float:
+    """0.1 m ln(factor) + 1: how much YaRN sharpens attention over a longer context (arXiv 2309.00071, eq. 22)."""
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def rotary_magnitude(config: ModelConfig) -> float:
+    """What YaRN multiplies cos and sin by; DeepSeek's two ``mscale`` settings cancel each other here when equal."""
+    scaling = config.rope_scaling
+    if scaling is None or scaling.rope_type != "yarn":
+        return 1.0
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    if scaling.mscale and scaling.mscale_all_dim:
+        return sharpness(scaling.factor, scaling.mscale) / sharpness(scaling.factor, scaling.mscale_all_dim)
+    return sharpness(scaling.factor)
+
+
+def softmax_scale(config: ModelConfig) -> float:
+    """1/sqrt(head width), times DeepSeek's YaRN sharpness squared where ``mscale_all_dim`` asks for it."""
+    scale, scaling = config.qk_head_dim**-0.5, config.rope_scaling
+    if config.parts.attention == "mla" and scaling is not None and scaling.mscale_all_dim:
+        scale *= sharpness(scaling.factor, scaling.mscale_all_dim) ** 2
+    return scale
 
 
 def rotate_interleaved(x: Tensor, rotary: Tensor) -> Tensor:

@@ -24,17 +24,18 @@ class Routing:
 
 
 def choose_experts(
-    scores_NE: Tensor, bias_E: Tensor, *, top_k: int, num_groups: int = 1, top_groups: int = 1
+    scores_NE: Tensor, bias_E: Tensor | None, *, top_k: int, num_groups: int = 1, top_groups: int = 1
 ) -> Tensor:
     """Pick ``top_k`` experts per token by biased score, within the ``top_groups`` best groups: [N, A].
 
-    The bias chooses (eq. 16) but never weighs. A group counts by the sum of its two best biased scores; the others
-    are masked with -inf, not 0, since a biased score can be negative.
+    The bias chooses (eq. 16) but never weighs. A group counts by the sum of its two best biased scores (V3), or by its
+    best where there is no bias (V2); the others are masked with -inf, not 0, since a biased score can be negative.
     """
-    biased_NE = scores_NE + bias_E
+    biased_NE = scores_NE if bias_E is None else scores_NE + bias_E
     if num_groups > 1:
         grouped_NGE = biased_NE.unflatten(-1, (num_groups, -1))
-        best_NG = grouped_NGE.topk(min(2, grouped_NGE.shape[-1]), -1).values.sum(-1)
+        counted = 1 if bias_E is None else min(2, grouped_NGE.shape[-1])
+        best_NG = grouped_NGE.topk(counted, -1).values.sum(-1)
         allowed_NG = torch.zeros_like(best_NG, dtype=torch.bool).scatter(1, best_NG.topk(top_groups, -1).indices, True)
         biased_NE = grouped_NGE.masked_fill(~allowed_NG.unsqueeze(-1), float("-inf")).flatten(1)
     return biased_NE.topk(top_k, -1).indices
@@ -83,19 +84,23 @@ def run_experts(x_ND: Tensor, chosen_NA: Tensor, weights_NA: Tensor, gate_up_EFD
 
 
 class Router(nn.Module):
-    """Sigmoid affinities of tokens to experts; the bias is moved by rule, not by gradient (eq. 15-16)."""
+    """Affinities of tokens to experts: sigmoid with a bias moved by rule, not by gradient (V3, eq. 15-16), or softmax
+    without one (DeepSeek-V2, Qwen3)."""
 
-    e_score_correction_bias: Tensor
+    e_score_correction_bias: Tensor | None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.n_routed_experts is not None
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
-        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts, dtype=torch.float32))
+        self.sigmoid = config.parts.scoring == "sigmoid"
+        bias_E = torch.zeros(config.n_routed_experts, dtype=torch.float32) if self.sigmoid else None
+        self.register_buffer("e_score_correction_bias", bias_E)
 
     def forward(self, x_ND: Tensor) -> Tensor:
         with torch.autocast(x_ND.device.type, enabled=False):  # a rounded score would send tokens elsewhere
-            return F.linear(x_ND.float(), self.weight.float()).sigmoid()
+            scores_NE = F.linear(x_ND.float(), self.weight.float())
+            return scores_NE.sigmoid() if self.sigmoid else scores_NE.softmax(-1)
 
 
 class DeepSeekMoE(nn.Module):

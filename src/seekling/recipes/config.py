@@ -15,7 +15,8 @@ from seekling.config import Settings, runtime
 from seekling.engine.config import Sampling
 from seekling.learn.config import Gaps, Objective, Optim, Packing
 from seekling.learn.presets import OBJECTIVES
-from seekling.model.config import PRESETS, ModelConfig
+from seekling.model.config import ModelConfig
+from seekling.model.presets import PRESETS
 from seekling.rewards.rubric import Rubric
 from seekling.tasks.corpus import Mixture
 

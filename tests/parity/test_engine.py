@@ -140,7 +140,7 @@ def test_a_groups_prompt_is_computed_once() -> None:
     model = build(SHAPES["v3"])
     prompts = [tuple(text(9, 1)), tuple(text(4, 2))]
     requests = [Request(prompt, seed) for seed in range(16) for prompt in prompts]
-    batch = module._Batch(model, requests, Sampling(max_tokens=5, max_rows=6), STOP)
+    batch = module._Batch(model, requests, Sampling(max_tokens=5, max_rows=6), (STOP,))
     with torch.inference_mode():
         while batch.busy():
             batch.admit()

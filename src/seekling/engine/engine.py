@@ -49,8 +49,9 @@ class Completion:
 class Engine:
     """Samples from a policy it shares with the learner: no copy, so their log-probabilities agree."""
 
-    def __init__(self, model: Decoder, stop_token: int) -> None:
-        self.model, self.stop_token = model, stop_token
+    def __init__(self, model: Decoder, stop_tokens: int | Collection[int]) -> None:
+        self.model = model
+        self.stop_tokens = (stop_tokens,) if isinstance(stop_tokens, int) else tuple(stop_tokens)
 
     def load(self, model: Decoder) -> None:
         """Sample from ``model`` from now on."""
@@ -88,7 +89,7 @@ class Engine:
                     f"a prompt of {len(request.prompt)} tokens does not fit the model's context of {limit}",
                     next_step="Shorten the problem, or use a model with a longer context.",
                 )
-        return _Batch(self.model, requests, sampling, self.stop_token)
+        return _Batch(self.model, requests, sampling, self.stop_tokens)
 
 
 def _in_order(finished: Iterator[tuple[int, Completion]], count: int) -> list[Completion]:
@@ -101,8 +102,10 @@ def _in_order(finished: Iterator[tuple[int, Completion]], count: int) -> list[Co
 class _Batch:
     """The slots of the running batch. Per slot: which request, how many cache entries, the state that chooses next."""
 
-    def __init__(self, model: Decoder, requests: Sequence[Request], sampling: Sampling, stop_token: int) -> None:
-        self.model, self.requests, self.sampling, self.stop_token = model, requests, sampling, stop_token
+    def __init__(
+        self, model: Decoder, requests: Sequence[Request], sampling: Sampling, stop_tokens: Sequence[int]
+    ) -> None:
+        self.model, self.requests, self.sampling, self.stop_tokens = model, requests, sampling, stop_tokens
         self.waiting = deque(range(len(requests)))
         self.prompts = _Prompts(model, requests)
         weight = model.embed_tokens.weight
@@ -141,7 +144,7 @@ class _Batch:
         tokens_B = self._sample()
         running = self.owner >= 0
         full = self.lengths + 1 >= self.room  # with this token, as long as what a learner can read back
-        ended = (tokens_B == self.stop_token) | (self.said >= self.sampling.max_tokens) | full
+        ended = np.isin(tokens_B, self.stop_tokens) | (self.said >= self.sampling.max_tokens) | full
         finished = [self._leave(int(slot), int(tokens_B[slot])) for slot in np.flatnonzero(running & ended)]
         if (self.owner >= 0).any():
             self._decode(tokens_B)
@@ -197,7 +200,7 @@ class _Batch:
         return request, Completion(
             tokens=tuple(self.out_tokens[slot, :said].tolist()),
             logps=self.out_logps[slot, :said].copy(),
-            stop=Stop.STOP if last == self.stop_token else Stop.LENGTH,
+            stop=Stop.STOP if last in self.stop_tokens else Stop.LENGTH,
             routes=self.out_routes[slot, :inputs].copy() if has_experts else None,
         )
 

@@ -7,7 +7,7 @@ one token a row + cache -> hidden state            decoding: ``Decoder.decode``
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -123,16 +123,22 @@ class Decoder(nn.Module):
 
     def forward(self, rows: Rows, replay: Sequence[Tensor] | None = None) -> Hidden:
         """Hidden states of packed rows. ``replay`` forces the routes of each expert layer: [N, A] each."""
-        x_BTD = self.embed_tokens(rows.tokens_BT)
-        rotary_BTR, masks = self.rotary_TR[rows.positions_BT], {w: rows.mask(w) for w in set(self.windows)}
-        routings, entries = [], []
-        forced = iter(replay or ())
-        for block, window in zip(self.blocks, self.windows, strict=True):
-            replayed = next(forced) if replay and isinstance(block.mlp, DeepSeekMoE) else None
-            x_BTD, entry_BTW, routing = block(x_BTD, rotary_BTR, masks[window], replayed)
+        x_BTD, entries, routings = None, [], []
+        for x_BTD, entry_BTW, routing in self.walk(rows, replay):  # the stream itself is not kept
             entries.append(entry_BTW)
             routings += [routing] if routing is not None else []
         return Hidden(self.norm(x_BTD), routings, entries)
+
+    def walk(
+        self, rows: Rows, replay: Sequence[Tensor] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Routing | None]]:
+        """The stream [B, T, D] after each block, what a cache would keep of it, and where its experts were."""
+        x_BTD, forced = self.embed_tokens(rows.tokens_BT), iter(replay or ())
+        rotary_BTR, masks = self.rotary_TR[rows.positions_BT], {w: rows.mask(w) for w in set(self.windows)}
+        for block, window in zip(self.blocks, self.windows, strict=True):
+            replayed = next(forced) if replay and isinstance(block.mlp, DeepSeekMoE) else None
+            x_BTD, entry_BTW, routing = block(x_BTD, rotary_BTR, masks[window], replayed)
+            yield x_BTD, entry_BTW, routing
 
     def predict_next(self, rows: Rows, hidden_BTD: Tensor) -> tuple[Tensor, Routing | None]:
         """Hidden states whose logits at t speak about token t+2 [B, T, D]; the last two of a segment mean nothing."""

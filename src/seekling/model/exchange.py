@@ -242,7 +242,7 @@ def _stretched(kind: str, own: dict[str, Any], values: Mapping[str, Any]) -> dic
 
 def _windows(values: Mapping[str, Any], family: str, where: str) -> dict[str, Any]:
     """``sliding_window`` and the layer it begins with; Qwen's is off unless ``use_sliding_window``."""
-    window, layers = values.get("sliding_window"), values.get("num_hidden_layers")
+    window = values.get("sliding_window")
     if family.startswith("qwen") and not values.get("use_sliding_window", False):
         window = None
     if family not in ("qwen2", "qwen3"):
@@ -255,7 +255,7 @@ def _windows(values: Mapping[str, Any], family: str, where: str) -> dict[str, An
             raise _unserved("layer_types", kinds, where, "only full attention first, sliding after it, is computed")
     if kinds and window is None and "sliding_attention" in kinds:
         raise _unserved("layer_types", kinds, where, "it wants sliding_window and use_sliding_window")
-    return {"sliding_window": window, "max_window_layers": first} if window is not None and layers else {}
+    return {"sliding_window": window, "max_window_layers": first if window is not None else 0}
 
 
 def _routing(values: Mapping[str, Any], family: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from seekling.recipes.manifest import Head
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "bench/results/zero-tiny.json"
-DOCUMENTS = ("README.md", "docs/figures.md", "docs/manifest.md")
+DOCUMENTS = ("README.md", "docs/figures.md", "docs/manifest.md", "docs/models.md")
 NONE_YET = "no result file yet"
 MARKED = re.compile(r"(<!-- begin (?P<name>[\w-]+): .*? -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
 
@@ -180,12 +180,12 @@ def control_cell(row: Mapping[str, Any] | None) -> str:
 
 
 def beyond(result: Result | None) -> str:
-    """What else changed: diversity within a rollout, a size never trained on, the run without verdicts."""
-    headings = ("seed", "distinct attempts", "size never trained on", "base", "after RL", "without verdict traces")
+    """What else changed: diversity within a rollout, a size never trained on, the run with verdict traces."""
+    headings = ("seed", "distinct attempts", "size never trained on", "base", "after RL", "with verdict traces")
     rows = []
     for seed in seeds(result):
         distinct = [number(look(seed, "distinct_attempts", who), digits=3) for who in ("base", "trained")]
-        bare = [share(of_row(look(seed, "without_verdicts", who))) for who in ("base", "trained")]
+        bare = [share(of_row(look(seed, "with_verdicts", who))) for who in ("base", "trained")]
         rows.append([
             str(seed["seed"]), " → ".join(distinct), f"{look(seed, 'larger_size', 'size') or 'not measured'}",
             share(look(seed, "larger_size", "base")), share(look(seed, "larger_size", "trained")), " → ".join(bare),
@@ -216,6 +216,66 @@ def speed(seed: Mapping[str, Any], kind: str) -> str:
     rate, floor = (look(seed, "tokens_per_core_s", name) for name in (kind, f"floor_{kind}"))
     of_floor = f", {100 * rate / floor:.0f} % of the floor" if rate and floor else ""
     return number(rate) + of_floor
+
+
+# --- blocks about checkpoints -----------------------------------------------------------------------------------------
+
+SOURCES = {
+    "llama": "models/llama, modeling_rope_utils.py",
+    "mistral": "models/mistral, masking_utils.py",
+    "qwen2": "models/qwen2, masking_utils.py",
+    "qwen3": "models/qwen3, masking_utils.py",
+    "qwen3_moe": "models/qwen3_moe",
+    "deepseek_v2": "models/deepseek_v2; arXiv 2405.04434",
+    "deepseek_v3": "models/deepseek_v3; arXiv 2412.19437",
+}
+"""Where the facts about a family come from: files of transformers, papers."""
+
+
+def result_of(name: str) -> Result | None:
+    """A result file beside the main one, or None when it has not been measured yet."""
+    return read_result(ROOT / f"bench/results/{name}.json")
+
+
+def families(_: Result | None) -> str:
+    """Family by family, the largest difference against transformers."""
+    found = result_of("families")
+    headings = ("family", "logits", "in a padded batch", "exported and loaded there", "greedy tokens that differ",
+                "round trips to the bit", "facts from")  # fmt: skip
+    rows = []
+    for name, row in (look(found, "families") or {}).items():
+        gaps = [f"{row[key]:.1e}" for key in ("logits", "padded", "exported")]
+        rows.append([f"`{name}`", *gaps, str(row["greedy_differs"]),
+                     f"{row['round_trips_exact']} of {look(found, 'draws')}", SOURCES[name]])  # fmt: skip
+    about = (
+        f"\n\n{look(found, 'draws')} configurations each, drawn at random with random weights; largest difference "
+        f"relative to the largest logit, float32, transformers {look(found, 'transformers')}; commit "
+        f"`{look(found, 'commit')}`, `{look(found, 'command')}`."
+        if found
+        else ""
+    )
+    return table(headings, rows) + about
+
+
+def loading(_: Result | None) -> str:
+    """Seconds and memory of loading, beside the disk cache and transformers."""
+    found = result_of("loading")
+    headings = ("loading", "seconds", "peak memory over the start")
+    names = {"floor": "reading the bytes alone", "load": "seekling", "transformers": "transformers (maps, reads later)"}
+    seconds, peak = (look(found, key) or {} for key in ("seconds", "peak_bytes"))
+    rows = [
+        [label, number(seconds.get(key), digits=2), number(peak.get(key, 0) / 2**20, " MiB")]
+        for key, label in names.items()
+        if key in seconds
+    ]
+    if not found:
+        return table(headings, rows)
+    shape = f"{found['shape']}, {found['dtype']}, {found['model_bytes'] / 2**20:,.0f} MiB of weights"
+    return table(headings, rows) + (
+        f"\n\n{shape}, 1 thread, file in the disk cache. Share of what the disk cache allows: "
+        f"{100 * found['share_of_disk_cache']:.0f} %; peak over the model's own size: {found['peak_over_model']:.2f}. "
+        f"Commit `{found['commit']}`, `{found['command']}`."
+    )
 
 
 # --- blocks of settings -----------------------------------------------------------------------------------------------
@@ -305,6 +365,8 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "controls": controls,
     "beyond": beyond,
     "cost": cost,
+    "families": families,
+    "loading": loading,
     "head": head,
     "kinds": kinds,
     "groups": group_tables,

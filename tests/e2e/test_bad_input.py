@@ -299,7 +299,7 @@ CHATS = {
     "no JSON": ("{", ("chats.jsonl, line 2", "not JSON")),
     "no chat": ('{"text": "hello"}', ("chats.jsonl, line 2", "no chat")),
     "nothing said": ('{"messages": []}', ("chats.jsonl, line 2",)),
-    "no assistant": ('{"messages": [{"role": "user", "content": "1+1"}]}', ("chat 2", "nothing to learn")),
+    "no assistant": ('{"messages": [{"role": "user", "content": "1+1"}]}', ("line 2", "nothing to learn")),
     "an unknown role": ('{"messages": [{"role": "parrot", "content": "1+1"}]}', ("parrot",)),
 }
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seekling.text.chat import encode_chat, parse_chat, render
+from seekling.text.chat import Chat, encode_chat, encode_prompts, encode_turns, parse_chat, render, render_text
 from seekling.text.reasoning import split
 from seekling.text.tokenizer import CONTROL, SPECIAL, TAGS, Tokenizer, train
+from seekling.text.turns import CLOSE
 from seekling.verify.expression import Unparsed, evaluate, normal_form, numbers_used, read
+from tests.oracles.tokenizers import FAMILIES, WORDS_V2
 
 BITS = st.sampled_from(
     [
@@ -97,6 +103,131 @@ def test_the_mask_covers_exactly_the_assistants_tokens_and_the_stop(
 def test_segments_hold_each_content_untouched(messages: list[dict[str, str]]) -> None:
     said = [segment.text for segment in render(messages) if segment.speaker != "template"]
     assert said == [message["content"] for message in messages]
+
+
+# --- any family -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def family(name: str) -> Tokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        return Tokenizer.load(FAMILIES[name].write(Path(folder)))
+
+
+@cache
+def bits(name: str) -> st.SearchStrategy[str]:
+    """Texts full of a family's control tokens, their halves, marks of ours, and what the library normalises."""
+    control = list(family(name).control)
+    pieces = [token[:cut] for token in control for cut in (1, len(token) // 2, -1)]
+    pieces += [token[cut:] for token in control for cut in (1, len(token) // 2, -1)]
+    odd = [
+        "\ue000",
+        "\ue001",
+        "\U000f0000",
+        "e\u0301",
+        "\u212a",
+        "▁",
+        "Ġ",
+        "深",
+        "🐳",
+        " ",
+        "\n",
+        "ø",
+        "\\ue000",
+        "\x00",
+        "12",
+    ]
+    return st.lists(st.sampled_from([*control, *pieces, *odd]) | st.text(max_size=2), max_size=8).map("".join)
+
+
+def control_in(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+    names = [tokenizer.whole.id_to_token(token) for token in ids]
+    return [name for name in names if name in set(tokenizer.control)]
+
+
+EVERY = pytest.mark.parametrize("name", FAMILIES)
+
+
+@EVERY
+@settings(deadline=None)  # the first example may start a worker
+@given(st.data())
+def test_no_plain_text_makes_a_control_token_in_any_family(name: str, data: st.DataObject) -> None:
+    text = data.draw(bits(name))
+    assert control_in(family(name), family(name).encode(text)) == []
+
+
+@EVERY
+@settings(deadline=None)  # the first example may start a worker
+@given(st.data())
+def test_no_content_makes_a_control_token_in_any_family(name: str, data: st.DataObject) -> None:
+    """What system, user and tool say, in what is rendered as in what is not, changes no control token at all."""
+    tokenizer, text = family(name), data.draw(bits(name))
+
+    def chat(text: str) -> Chat:
+        tool = {"type": "function", "function": {"name": "f", "description": text, "parameters": {"type": text}}}
+        roles = ["user"] if name in ("llama2", "deepseek_v2") else ["system", "user"]
+        return Chat([{"role": role, "content": f"x{text}y"} for role in roles], [tool])
+
+    plain, attacked = encode_prompts(tokenizer, [chat("z"), chat(text)])
+    assert control_in(tokenizer, attacked) == control_in(tokenizer, plain)
+
+
+@EVERY
+@settings(deadline=None)  # the first example may start a worker
+@given(st.data())
+def test_a_bare_content_makes_no_control_token_in_any_family(name: str, data: st.DataObject) -> None:
+    """Without letters at its edges: so what a template writes beside it could complete it."""
+    tokenizer, text = family(name), data.draw(bits(name))
+    plain, attacked = encode_prompts(tokenizer, [[{"role": "user", "content": content}] for content in ("z", text)])
+    assert control_in(tokenizer, attacked) == control_in(tokenizer, plain)
+
+
+@EVERY
+@settings(deadline=None)  # the first example may start a worker
+@given(st.data())
+def test_what_is_encoded_is_what_is_rendered_in_any_family(name: str, data: st.DataObject) -> None:
+    """Marks come out again, whatever they guarded. (The library normalises; so the texts are such as it leaves.)"""
+    tokenizer, text = family(name), re.sub(f"[e\u0301\u212a▁\ufffd\r{WORDS_V2}]", "", data.draw(bits(name)))
+    chat = Chat([{"role": "user", "content": f"x{text}"}], variables={"date_string": ""})
+    (ids,) = encode_prompts(tokenizer, [chat])
+    rendered = render_text(tokenizer, chat, add_generation_prompt=True)
+    if tokenizer.whole.normalizer is None or rendered == tokenizer.whole.normalizer.normalize_str(rendered):
+        assert tokenizer.decode(ids) == rendered
+
+
+@EVERY
+@settings(deadline=None)  # the first example may start a worker
+@given(st.data())
+def test_what_the_assistant_says_is_masked_whole_in_any_family(name: str, data: st.DataObject) -> None:
+    """Every token before it is its prompt's, and every learned one is it, its thought or its end."""
+    tokenizer = family(name)
+    said = data.draw(bits(name)).replace(CLOSE, "").replace("<think>", "").strip() or "so"
+    talk: list[dict[str, Any]] = [
+        {"role": "user", "content": data.draw(bits(name))},
+        {"role": "assistant", "content": said},
+    ]
+    ((ids, mask),) = encode_turns(tokenizer, talk)
+    start = mask.index(True)
+    end = len(mask) - mask[::-1].index(True)
+    assert all(mask[start:end])
+    assert ids[:start] == encode_prompts(tokenizer, [talk[:1]])[0]
+    assert ids[end - 1] in tokenizer.stops
+    allowed = {"<think>", CLOSE, "<answer>", "</answer>"}
+    assert set(control_in(tokenizer, ids[start : end - 1])) <= allowed
+
+
+@EVERY
+@settings(deadline=None)  # the first example may start a worker
+@given(st.data())
+def test_any_ids_decode_as_the_library_decodes_them_in_any_family(name: str, data: st.DataObject) -> None:
+    tokenizer = family(name)
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=30))
+    for skip in (False, True):
+        whole = tokenizer.whole.decode(ids, skip_special_tokens=skip)
+        assert tokenizer.decode(ids, skip_special=skip) == whole
+        parts = list(tokenizer.decode_stream(ids, skip_special=skip))
+        assert "".join(parts) == whole
+        assert all(parts)
 
 
 TAGGED = st.lists(st.sampled_from([*TAGS.values()]) | st.sampled_from(["7", " ", "\n", "a<", ">"])).map("".join)

@@ -35,7 +35,7 @@ def changed(*overrides: str) -> set[str]:
     [
         ("base.steps=41", {*STAGES}),
         ("base.model.hidden_size=48", {*STAGES}),
-        ("base.text.verdicts=true", {*STAGES}),
+        ("base.text.verdicts=false", {*STAGES}),
         ("base.task.high=21", {*STAGES}),
         ("seed=1", {*STAGES}),
         ("dtype=bfloat16", {*STAGES}),

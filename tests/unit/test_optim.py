@@ -18,6 +18,7 @@ from seekling.learn.lanes import Lanes
 from seekling.learn.optim import Muon, Optimizers, is_matrix, orthogonalise, schedule_share
 from seekling.learn.update import move_biases, step, text_loss
 from seekling.model.decoder import Decoder
+from seekling.model.lora import adapters, add_adapters, keep_trained
 from seekling.model.weights import load_tensors, save_tensors
 from tests.oracles.tiny import SHAPES, build, text
 
@@ -106,6 +107,49 @@ def test_every_parameter_has_exactly_one_optimizer() -> None:
         owned = [p for o in optimizers.all for group in o.param_groups for p in group["params"]]
         assert sorted(map(id, owned)) == sorted(map(id, model.parameters()))
         assert len(optimizers.all) == (2 if matrices == "muon" else 1)
+
+
+def test_what_is_frozen_has_no_optimizer() -> None:
+    model = build(SHAPES["v3"])
+    keep_trained(model, freeze=["embed_tokens", "mlp", "layers.0"])
+    optimizers = Optimizers(model, Optim(), 10)
+    owned = {optimizers.names[p] for o in optimizers.all for group in o.param_groups for p in group["params"]}
+    assert owned == {name for name, weight in model.named_parameters() if weight.requires_grad}
+    trained(model, optimizers, range(1))
+    assert {key.rpartition("/")[0] for key in optimizers.tensors()} == owned
+
+
+def test_adamw_has_the_adapters_and_muon_none() -> None:
+    model = add_adapters(build(SHAPES["v3"]), rank=4, scale=2.0, targets=("self_attn", "mlp"), seed=0)
+    optimizers = Optimizers(model, Optim(matrices="muon"), 10)
+    assert [type(o) for o in optimizers.all] == [torch.optim.AdamW]
+    assert len(optimizers.names) == 2 * len(adapters(model))
+
+
+@pytest.mark.parametrize(
+    "train, kinds",
+    [(["q_b_proj"], [Muon]), (["input_layernorm"], [torch.optim.AdamW]), (["layers.1"], [torch.optim.AdamW, Muon])],
+    ids=str,
+)
+def test_an_optimizer_with_nothing_to_do_is_none(train: list[str], kinds: list[type]) -> None:
+    model = build(SHAPES["v3"])
+    keep_trained(model, train=train)
+    optimizers = Optimizers(model, Optim(warmup_steps=0), 10)
+    assert [type(o) for o in optimizers.all] == kinds
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    trained(model, optimizers, range(2))
+    changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed == {name for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def test_the_gradient_norm_ignores_what_is_frozen() -> None:
+    whole, part = build(SHAPES["v3"]), build(SHAPES["v3"])
+    keep_trained(part, train=["layers.1.self_attn.o_proj"])
+    loss, config = partial(text_loss, num_rows=len(batch().targets_BT)), Optim(matrices="adamw", warmup_steps=0)
+    figures = [step(m, Optimizers(m, config, 2), batch(), loss, step_index=0)["grad_norm"] for m in (whole, part)]
+    again = build(SHAPES["v3"])
+    expected = torch.autograd.grad(loss(again, batch()).value, [again.blocks[1].self_attn.o_proj.weight])[0].norm()
+    assert figures[1] == pytest.approx(float(expected), rel=1e-4) and figures[0] > 1.5 * figures[1]
 
 
 # schedule
@@ -247,6 +291,16 @@ def test_biases_move_by_the_loads_of_the_step_and_of_their_own_layer() -> None:
         moved = router.e_score_correction_bias - old
         expected = torch.full((6,), 0.01).index_fill(0, torch.tensor(layer), -0.01)
         torch.testing.assert_close(moved, expected)
+
+
+def test_the_bias_of_a_frozen_router_is_not_moved() -> None:
+    model = build(SHAPES["v3-groups"])
+    keep_trained(model, freeze=["layers.0.mlp.gate"])
+    before = [router.e_score_correction_bias.clone() for router in model.routers()]
+    totals = step(model, Optimizers(model, Optim(), 2), batch(), text_loss, step_index=0)
+    move_biases(model, totals, 0.01)
+    after = [router.e_score_correction_bias for router in model.routers()]
+    assert torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
 
 
 def test_a_prediction_layer_that_is_not_trained_keeps_its_bias() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -16,16 +17,20 @@ from seekling.engine.engine import Completion, Engine, Request
 from seekling.errors import SelfTestFailed
 from seekling.learn import update
 from seekling.learn.presets import OBJECTIVES
+from seekling.model import moe
+from seekling.model.attention import MultiHeadLatentAttention
 from seekling.model.cache import Cache
 from seekling.model.config import ModelConfig
 from seekling.model.decoder import Decoder
+from seekling.model.layers import Linear
+from seekling.model.lora import LowRank, adapters, add_adapters, merged
 from seekling.model.moe import DeepSeekMoE
 from seekling.records import Problem, Stop, Verdict
-from seekling.selftests import of_agreement, of_invariance, of_split, of_task, require
+from seekling.selftests import of_adapter, of_agreement, of_invariance, of_split, of_task, require
 from seekling.tasks import corpus
 from seekling.tasks.arithmetic import Arithmetic
 from seekling.tasks.corpus import Mixture
-from tests.oracles.tiny import SHAPES, text
+from tests.oracles.tiny import SHAPES, build, text
 
 STOP = 3
 PROMPTS = [tuple(text(4 + i % 3, i)) for i in range(8)]
@@ -215,6 +220,144 @@ class TwoNames(Arithmetic):
 def test_a_problem_with_two_ids_is_refused_by_name() -> None:
     with pytest.raises(SelfTestFailed, match='"no held-out problem in training" failed'):
         require(of_split(TwoNames(sizes=(2,), low=1, high=9, chain_max=20)))
+
+
+# adapters
+
+
+def adapted(name: str = "v3", dtype: torch.dtype = torch.float32) -> Decoder:
+    model = untrained(name)
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return add_adapters(model, rank=4, scale=2.0, targets=("self_attn", "mlp"), seed=1)
+
+
+PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+
+
+@PRECISIONS
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_sound_adapted_model_passes(name: str, dtype: torch.dtype) -> None:
+    model = adapted(name, dtype)
+    outcomes = require(
+        of_adapter(Engine(model, STOP), model, PROMPTS),
+        of_agreement(model, STOP, PROMPTS),
+        of_invariance(model, STOP, PROMPTS, OBJECTIVES["grpo"]),
+    )
+    assert all(outcome["passed"] for outcome in outcomes)
+
+
+def test_what_the_test_moves_it_puts_back_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted()
+    with torch.no_grad():
+        for pair in adapters(model).values():
+            pair.B.copy_(torch.linspace(-1, 1, pair.B.numel()).view_as(pair.B))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert of_adapter(Engine(model, STOP), model, PROMPTS).passed
+    monkeypatch.setattr(Engine, "generate", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        of_adapter(Engine(model, STOP), model, PROMPTS)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def engine_of_a_copy(patch: pytest.MonkeyPatch, model: Decoder) -> Decoder:
+    return deepcopy(model)
+
+
+def engine_of_a_merged_copy(patch: pytest.MonkeyPatch, model: Decoder) -> Decoder:
+    return merged(model)
+
+
+def sampler_drops_adapters(patch: pytest.MonkeyPatch, model: Decoder) -> Decoder:
+    """As a decoding kernel that knows the base alone would."""
+    forward = Linear.forward
+
+    def faulty(self: Linear, x: torch.Tensor) -> torch.Tensor:
+        y = forward(self, x)
+        return torch.nn.functional.linear(x, self.weight, self.bias) if torch.is_inference_mode_enabled() else y
+
+    patch.setattr(Linear, "forward", faulty)
+    return model
+
+
+def absorbed_keys_without_adapter(patch: pytest.MonkeyPatch, model: Decoder) -> Decoder:
+    def faulty(self: MultiHeadLatentAttention, q_BHK: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bhk,hkc->bhc", q_BHK, self._per_head(self.kv_b_proj.weight)[0])
+
+    patch.setattr(MultiHeadLatentAttention, "_absorbed", faulty)
+    return model
+
+
+def absorbed_values_without_adapter(patch: pytest.MonkeyPatch, model: Decoder) -> Decoder:
+    def faulty(self: MultiHeadLatentAttention, context_BHC: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bhc,hkc->bhk", context_BHC, self._per_head(self.kv_b_proj.weight)[1])
+
+    patch.setattr(MultiHeadLatentAttention, "_unfolded", faulty)
+    return model
+
+
+def experts_without_adapters_in_decoding(patch: pytest.MonkeyPatch, model: Decoder) -> Decoder:
+    sound = moe.adapted
+
+    def faulty(x: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor, pair: LowRank | None) -> torch.Tensor:
+        return sound(x, weight, ends, None if torch.is_inference_mode_enabled() else pair)
+
+    patch.setattr(moe, "adapted", faulty)
+    return model
+
+
+STALE = [
+    engine_of_a_copy, engine_of_a_merged_copy, sampler_drops_adapters, absorbed_keys_without_adapter,
+    absorbed_values_without_adapter, experts_without_adapters_in_decoding,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("plant", STALE, ids=lambda plant: plant.__name__)
+def test_an_engine_without_the_trained_adapters_is_refused_by_name(plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted()
+    assert of_adapter(Engine(model, STOP), model, PROMPTS).passed
+    spoken = plant(monkeypatch, model)
+    with pytest.raises(SelfTestFailed, match='"adapters change what the engine samples from" failed'):
+        require(of_adapter(Engine(spoken, STOP), model, PROMPTS))
+
+
+def test_an_engine_that_would_stop_at_once_is_heard_decoding_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first token comes from the prompt's forward pass, and what decoding does wrong would go unheard."""
+    model = adapted()
+    everything = Engine(model, range(model.config.vocab_size))
+    assert of_adapter(everything, model, PROMPTS).passed
+    assert len(everything.stop_tokens) == model.config.vocab_size, "the engine itself is left as it was"
+    absorbed_keys_without_adapter(monkeypatch, model)
+    assert not of_adapter(everything, model, PROMPTS).passed
+
+
+@pytest.mark.parametrize("plant", [engine_of_a_copy, sampler_drops_adapters], ids=lambda plant: plant.__name__)
+def test_so_it_is_beside_a_bfloat16_base(plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted(dtype=torch.bfloat16)
+    assert of_adapter(Engine(plant(monkeypatch, model), STOP), model, PROMPTS).figure > 0.7
+
+
+def test_adapters_that_nothing_reads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither engine nor learner: they agree, and train what changes nothing."""
+    monkeypatch.setattr(LowRank, "add", lambda self, y, x, into, out: y)
+    monkeypatch.setattr(moe, "adapted", lambda x, weight, ends, pair: moe.per_expert(x, weight, ends))
+    model = adapted()
+    assert of_adapter(Engine(model, STOP), model, PROMPTS).figure == float("inf")
+
+
+def test_a_model_without_adapters_does_not_pass_for_an_adapted_one() -> None:
+    model = untrained()
+    assert not of_adapter(Engine(model, STOP), model, PROMPTS).passed
+
+
+@pytest.mark.parametrize("plant", [forgets_temperature, routes_of_the_wrong_layer, logps_shifted_by_one])
+def test_a_bfloat16_base_does_not_hide_a_sampler_that_disagrees(plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(SHAPES["v3"])
+    for weight in model.parameters():
+        weight.data = weight.data.bfloat16()
+    assert of_agreement(model, STOP, PROMPTS).passed
+    plant(monkeypatch)
+    assert not of_agreement(model, STOP, PROMPTS).passed
 
 
 def test_a_figure_that_is_no_number_does_not_pass() -> None:

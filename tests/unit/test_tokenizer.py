@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from seekling.errors import UserError
 from seekling.text.tokenizer import CONTROL, SMALLEST, SPECIAL, TAGS, Tokenizer, train
+from tests.oracles.tokenizers import FAMILIES
 
 PRIMER = [f"use {n} {n // 2} to make {n % 7}\n{n}+1={n + 1} no 3*4-5=7; (8/2)" for n in range(101)]
 
@@ -149,20 +151,192 @@ def test_damaged_files_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
 def test_a_damaged_config_is_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     (tmp_path / "chat_template.jinja").unlink()
-    for damaged in ("{", "[]"):
-        (tmp_path / "tokenizer_config.json").write_text(damaged)
+    for damaged in ("{", "[]", "[" * 100_000, "\ud800"):
+        (tmp_path / "tokenizer_config.json").write_text(damaged, encoding="utf-8", errors="surrogatepass")
         with pytest.raises(UserError, match=r"tokenizer_config\.json"):
             Tokenizer.load(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "old way"}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "old way", "eos_token": "<think>"}))
     assert Tokenizer.load(tmp_path).template == "old way"
 
 
-def test_a_tokenizer_without_our_tokens_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+WRONG_CONFIGS: dict[str, dict[str, Any]] = {
+    "a named token that is a number": {"eos_token": 5},
+    "a named token without content": {"eos_token": {"lstrip": False}},
+    "added tokens in a list": {"added_tokens_decoder": []},
+    "an added token that is text": {"added_tokens_decoder": {"3": "<a>"}},
+    "an added token without content": {"added_tokens_decoder": {"3": {"special": True}}},
+    "an added token with a name for an id": {"added_tokens_decoder": {"x": {"content": "<a>"}}},
+    "further tokens that are text": {"extra_special_tokens": "<a>"},
+    "further tokens that are numbers": {"additional_special_tokens": [1]},
+    "a beginning that is a table of tables": {"bos_token": {"content": {"content": "<a>"}}},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_CONFIGS.values(), ids=WRONG_CONFIGS)
+def test_a_config_of_wrong_types_is_named(tokenizer: Tokenizer, tmp_path: Path, wrong: dict[str, Any]) -> None:
     tokenizer.save(tmp_path)
-    text = (tmp_path / "tokenizer.json").read_text(encoding="utf-8").replace("<answer>", "<reply>")
-    (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match="lacks <answer>"):
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | wrong))
+    with pytest.raises(UserError, match=r"tokenizer_config\.json"):
         Tokenizer.load(tmp_path)
+
+
+def sequence(*decoders: dict[str, Any]) -> dict[str, Any]:
+    return {"decoder": {"type": "Sequence", "decoders": [*decoders]}}
+
+
+WRONG_STATES: dict[str, dict[str, Any]] = {
+    "no model": {"model": None},
+    "a model of another kind": {"model": {
+        "type": "WordPiece", "vocab": {}, "unk_token": "", "max_input_chars_per_word": 9}},
+    "an id beyond all measure": {"model": {"type": "BPE", "vocab": {"a": 2**32 - 2}, "merges": []}},
+    "merges that are a number": {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": 3}},
+    "merges of strange tokens": {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["b c"]}},
+    "no decoder": {"decoder": None},
+    "a decoder of another kind": {"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}},
+    "decoders in another order": sequence({"type": "Fuse"}, {"type": "ByteFallback"}),
+    "a decoder that decodes nothing": sequence(),
+    "a decoder without its setting": sequence({"type": "Replace"}, {"type": "Fuse"}),
+    "added tokens in a table": {"added_tokens": {}},
+    "a pre-tokenizer with a broken pattern": {"pre_tokenizer": {
+        "type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False}},
+    "a normalizer that is none": {"normalizer": {"type": "Nonsense"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG_STATES.values(), ids=WRONG_STATES)
+def test_a_tokenizer_of_an_unknown_kind_is_refused(tokenizer: Tokenizer, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    tokenizer.save(tmp_path)
+    state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state | wrong))
+    with pytest.raises(UserError, match=r"tokenizer\.json"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["vocab.json", "tokenizer.model", "tekken.json"])
+def test_without_tokenizer_json_the_way_out_is_told(tmp_path: Path, other: str) -> None:
+    (tmp_path / other).write_text("{}")
+    with pytest.raises(UserError, match=rf"only {other} is here.*[\s\S]*save_pretrained"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_tokenizer_without_an_end_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    with pytest.raises(UserError, match="names no token that ends a text"):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": "</think>"}}))
+    assert Tokenizer.load(tmp_path).eos == tokenizer.think_close
+
+
+STOPS: list[tuple[Any, Any, list[int]]] = [
+    (None, None, [1]),
+    (7, None, [1, 7]),
+    ([1, 7], 8, [1, 7, 8]),
+    ([8, 1], [7, 8], [1, 8, 7]),
+]
+
+
+@pytest.mark.parametrize(("generation", "config", "stops"), STOPS)
+def test_stops_are_those_of_all_configs_the_main_one_first(
+    tokenizer: Tokenizer, tmp_path: Path, generation: Any, config: Any, stops: list[int]
+) -> None:
+    tokenizer.save(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": config}))
+    loaded = Tokenizer.load(tmp_path)
+    assert (list(loaded.stops), loaded.eos) == (stops, 1)
+
+
+@pytest.mark.parametrize("wrong", ["<eos>", [1, "2"], [None], True, 1.5, {"a": 1}, -1, 10_000])
+def test_a_stop_that_is_no_id_is_refused(tokenizer: Tokenizer, tmp_path: Path, wrong: Any) -> None:
+    tokenizer.save(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": wrong}))
+    with pytest.raises(UserError, match="eos_token_id"):
+        Tokenizer.load(tmp_path)
+
+
+def test_the_token_that_ends_a_turn_is_a_stop_though_no_config_says_so(tmp_path: Path) -> None:
+    """Base models with a chat template name only the end of a document."""
+    folder = FAMILIES["qwen2.5"].write(tmp_path)
+    for name in ("generation_config.json", "config.json"):
+        (folder / name).unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": "<|endoftext|>"}))
+    loaded = Tokenizer.load(folder)
+    assert [loaded.whole.id_to_token(stop) for stop in loaded.stops] == ["<|endoftext|>", "<|im_end|>"]
+
+
+def test_tokens_that_only_a_config_adds_follow_the_others(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    size = tokenizer.vocab_size
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    more = {"pad_token": "[PAD]", "additional_special_tokens": ["<extra>"]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | more))
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<late>": size + 1, "<early>": size}))
+    loaded = Tokenizer.load(tmp_path)
+    added = ["<early>", "<late>", "[PAD]", "<extra>"]
+    assert [loaded.encode(token, special=True) for token in added] == [[size + place] for place in range(4)]
+    assert (loaded.pad, loaded.vocab_size) == (size + 2, size + 4)
+    theirs = pytest.importorskip("transformers", reason="transformers is not installed").AutoTokenizer
+    assert [theirs.from_pretrained(tmp_path).convert_tokens_to_ids(token) for token in added] == [
+        size,
+        size + 1,
+        size + 2,
+        size + 3,
+    ]
+
+
+def leaky(folder: Path, *, knows: bool) -> Path:
+    """A tokenizer whose merges, or whose memory of whole words, spell a control token from plain text."""
+    FAMILIES["llama3"].write(folder)
+    state = json.loads((folder / "tokenizer.json").read_text())
+    vocab = state["model"]["vocab"]
+    state["model"] |= {"ignore_merges": knows}
+    size = len(vocab)
+    vocab |= (
+        {"<stop>": size}
+        if knows
+        else {"st": size, "sto": size + 1, "stop": size + 2, "<stop": size + 3, "<stop>": size + 4}
+    )
+    if not knows:
+        state["model"]["merges"] += [["s", "t"], ["st", "o"], ["sto", "p"], ["<", "stop"], ["<stop", ">"]]
+    state["pre_tokenizer"]["pretokenizers"].pop(0)  # so that a word may hold brackets
+    shift = len(vocab) - size
+    for token in state["added_tokens"]:
+        token["id"] += shift
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    state["added_tokens"] = [{"id": vocab["<stop>"], "content": "<stop>", **flags}, *state["added_tokens"]]
+    for token in state["post_processor"]["processors"][1]["special_tokens"].values():
+        token["ids"] = [place + shift for place in token["ids"]]
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    del config["added_tokens_decoder"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("knows", [False, True])
+def test_plain_text_cannot_spell_a_control_token_with_merges(tmp_path: Path, knows: bool) -> None:
+    loaded = Tokenizer.load(leaky(tmp_path, knows=knows))
+    place = loaded.whole.token_to_id("<stop>")
+    assert loaded.whole.model.token_to_id("<stop>") == place
+    assert loaded.encode("<stop>", special=True) == [place]
+    for text in ("<stop>", "a<stop>b", " <stop>", "<stop><stop>"):
+        assert place not in loaded.encode(text)
+        assert loaded.decode(loaded.encode(text)) == text
+
+
+def test_loading_reads_nothing_but_tokenizer_files(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    for name in ("tokenizer.py", "tokenizer.pkl", "pytorch_model.bin"):
+        (tmp_path / name).write_bytes(b"\x80\x04.")
+    Tokenizer.load(tmp_path).save(tmp_path / "copy")
+    assert sorted(file.name for file in (tmp_path / "copy").iterdir()) == [
+        "chat_template.jinja", "tokenizer.json", "tokenizer_config.json",
+    ]  # fmt: skip
 
 
 def test_a_folder_that_cannot_be_written_is_named(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from seekling.cli.show import find_model
+from seekling.cli.models import locate_any
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Request
 from seekling.evals.evaluate import figures, judge
@@ -22,7 +22,7 @@ from seekling.text.chat import prompt_ids
 
 def ask_command(runs: Path, model: str, problem: str, *, temperature: float, max_tokens: int, seed: int) -> None:
     """Print the thinking and the answer as they come."""
-    policy = Policy.load(find_model(runs, model), pick_device("auto"))
+    policy = Policy.load(locate_any(runs, model).folder, pick_device("auto"))
     prompt = tuple(prompt_ids(policy.tokenizer, problem))
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
     said = policy.engine.tokens(Request(prompt, seed), sampling)
@@ -44,7 +44,7 @@ def ask_command(runs: Path, model: str, problem: str, *, temperature: float, max
 def eval_command(runs: Path, model: str, task: str, *, problems: int, samples: int, temperature: float) -> None:
     """Print the table of an evaluation."""
     family: Any = build_task(task)
-    policy = Policy.load(find_model(runs, model), pick_device("auto"))
+    policy = Policy.load(locate_any(runs, model).folder, pick_device("auto"))
     asked = held_out(family, problems)
     groups = sample_groups(policy, asked, samples, Sampling(temperature=temperature, max_tokens=128), "eval")
     found = figures(family, judge(groups, lambda p, text: score(p, text, Rubric(), family.check)))

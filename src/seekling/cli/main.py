@@ -23,6 +23,7 @@ app = typer.Typer(
 
 RunsOption = Annotated[Path, typer.Option("--runs", help="The folder that holds run directories.")]
 RUNS = Path("runs")
+ModelArgument = Annotated[str, typer.Argument(help="A run, RUN/STAGE, a model folder, or a hub name (org/name).")]
 
 
 def main() -> None:
@@ -119,7 +120,7 @@ def report(run: Annotated[str, typer.Argument(help="A run's name or directory.")
 
 @app.command()
 def ask(
-    model: Annotated[str, typer.Argument(help="A run, RUN/STAGE, or a model folder.")],
+    model: ModelArgument,
     problem: Annotated[str, typer.Argument(help='The problem, e.g. "12+7-5+20=".')],
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.", min=0)] = 0.6,
     max_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 128,
@@ -134,7 +135,7 @@ def ask(
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run, RUN/STAGE, or a model folder.")],
+    model: ModelArgument,
     task: Annotated[str, typer.Option(help="A task's name, or ./file.py:Name.")] = "arithmetic",
     problems: Annotated[int, typer.Option(min=1, help="How many held-out problems.")] = 64,
     samples: Annotated[int, typer.Option(min=1, help="Rollouts per problem.")] = 8,
@@ -145,6 +146,53 @@ def evaluate(
     from seekling.cli.asking import eval_command
 
     eval_command(runs, model, task, problems=problems, samples=samples, temperature=temperature)
+
+
+@app.command()
+def inspect(
+    model: ModelArgument,
+    revision: Annotated[str, typer.Option(help="A branch, tag or commit of a hub model.")] = "",
+    runs: RunsOption = RUNS,
+) -> None:
+    """What a model is: parts, parameters, cost per token, memory, tokenizer, what is unusual. Reads no weights."""
+    from seekling.cli.models import inspect_command
+
+    inspect_command(runs, model, revision)
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    folder: Annotated[Path, typer.Argument(help="Where to write; must not exist yet.")],
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (default: as it is stored).")] = "",
+    shard_gb: Annotated[float, typer.Option(help="Largest file, in GiB.", min=0.001)] = 4.0,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Write a complete model repository (weights, tokenizer, card, lineage) that transformers and vLLM load."""
+    from seekling.cli.models import export_command
+
+    export_command(runs, model, folder, dtype, shard_gb)
+
+
+@app.command()
+def diff(
+    one: ModelArgument,
+    other: ModelArgument,
+    text: Annotated[str, typer.Option(help="The text both read.")] = "Seven times six is 42; 12+7-5+20=34.",
+    runs: RunsOption = RUNS,
+) -> None:
+    """How far two models are apart on one text: logits, and the first layer where they part."""
+    from seekling.cli.models import diff_command
+
+    diff_command(runs, one, other, text)
+
+
+@app.command()
+def verify(model: ModelArgument, runs: RunsOption = RUNS) -> None:
+    """Check a real checkpoint: config, every tensor, tokenizer, template, masks; against transformers where it is."""
+    from seekling.cli.verifying import verify_command
+
+    raise typer.Exit(verify_command(runs, model))
 
 
 @app.command()

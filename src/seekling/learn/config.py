@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from seekling.config import Settings, runtime
 
@@ -24,6 +24,31 @@ class Optim(Settings):
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum")
     weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices")
     clip_norm: float = Field(1.0, gt=0, description="largest global gradient norm")
+
+
+class Adapter(Settings):
+    """Low-rank adapters beside the frozen model: y = W x + (alpha / rank) B A x (LoRA, arXiv 2106.09685, eq. 3)."""
+
+    rank: int = Field(0, ge=0, le=2**12, description="rank of the adapters; 0: none, the model itself is trained")
+    alpha: float = Field(32.0, gt=0, description="scales what they add, by alpha / rank")
+    rslora: bool = Field(False, description="by alpha / sqrt(rank) instead, so that high ranks learn alike")
+    targets: tuple[str, ...] = Field(
+        ("self_attn", "mlp"), min_length=1, description="where they stand: names of modules, or parts of names"
+    )
+    base: Literal["float32", "bfloat16"] = Field(
+        "float32", description="what the frozen model is held in; bfloat16 needs the run's dtype to be bfloat16 too"
+    )
+
+    @model_validator(mode="after")
+    def _base_of_something(self) -> Adapter:
+        if self.base != "float32" and not self.rank:
+            raise ValueError("base says what adapters stand beside: set rank too, a model that is trained is float32")
+        return self
+
+    @property
+    def scale(self) -> float:
+        """What B A x is multiplied by (arXiv 2312.03732 for the square root)."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
 
 class Packing(Settings):

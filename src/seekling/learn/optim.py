@@ -73,23 +73,21 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimizers:
-    """The optimizers of one model under one schedule."""
+    """The optimizers of what a model trains (``requires_grad``) under one schedule; the frozen is not looked at."""
 
     def __init__(self, model: nn.Module, config: Optim, num_steps: int, lanes: Lanes = ONE) -> None:
         self.config, self.num_steps = config, num_steps
-        self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
-        matrices = [p for name, p in model.named_parameters() if config.matrices == "muon" and is_matrix(name, p)]
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.names: dict[Tensor, str] = {p: name for name, p in trained}
+        matrices = [p for name, p in trained if config.matrices == "muon" and is_matrix(name, p)]
         chosen = set(matrices)
         others = [p for p in self.names if p not in chosen]
-        adam = torch.optim.AdamW(
-            others,
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            eps=config.eps,
-            weight_decay=0.0,
-            fused=True,
-        )
-        self.all: list[torch.optim.Optimizer] = [adam]
+        self.all: list[torch.optim.Optimizer] = []
+        if others:
+            betas = (config.beta1, config.beta2)
+            self.all.append(
+                torch.optim.AdamW(others, lr=config.lr, betas=betas, eps=config.eps, weight_decay=0.0, fused=True)
+            )
         if matrices:
             decay = config.weight_decay
             self.all.append(
@@ -129,8 +127,9 @@ class Optimizers:
 
 
 def is_matrix(name: str, parameter: Tensor) -> bool:
-    """Whether Muon may have it: a hidden matrix, not an embedding, head or router (Jordan 2024)."""
-    return parameter.ndim >= 2 and not any(part in name for part in ("embed_tokens", "lm_head", "gate.weight"))
+    """Whether Muon may have it: a hidden matrix, not an embedding, head, router (Jordan 2024) or half of an adapter."""
+    others = ("embed_tokens", "lm_head", "gate.weight", "adapter.")
+    return parameter.ndim >= 2 and not any(part in name for part in others)
 
 
 def schedule_share(config: Optim, step: int, num_steps: int) -> float:

@@ -135,8 +135,8 @@ def rollout_loss(model: Decoder, batch: Batch, *, objective: Objective, temperat
 def move_biases(model: Decoder, totals: dict[str, float], speed: float) -> None:
     """Apply the balance rule to every router from a step's summed loads (``load/<layer>/<expert>``)."""
     for layer, router in enumerate(model.routers()):
-        bias_E = router.e_score_correction_bias
-        if bias_E is None or f"load/{layer}/0" not in totals:  # the prediction layer's, when it is not trained
+        bias_E, is_frozen = router.e_score_correction_bias, not router.weight.requires_grad
+        if bias_E is None or is_frozen or f"load/{layer}/0" not in totals:  # the prediction layer may not be trained
             continue
         loads = [totals[f"load/{layer}/{expert}"] for expert in range(len(bias_E))]
         bias_E.copy_(move_bias(bias_E, torch.tensor(loads, dtype=torch.float64), speed))

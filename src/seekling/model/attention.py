@@ -59,14 +59,30 @@ class MultiHeadLatentAttention(nn.Module):
         q_nope_BTHK, q_rope_BTHR = self._queries(x_BD.unsqueeze(1), rotary_BR.unsqueeze(1))
         latent_BTC, k_rope_BTR = self._latent(x_BD.unsqueeze(1), rotary_BR.unsqueeze(1))
         keys_BTW = cache.append(torch.cat((latent_BTC, k_rope_BTR), -1).squeeze(1))
-        up_HKC = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))
-        w_uk_HKC, w_uv_HKC = up_HKC.split((self.nope, self.v_width), 1)
-        absorbed_BHC = torch.matmul(q_nope_BTHK.squeeze(1).transpose(0, 1), w_uk_HKC).transpose(0, 1)
-        q_BHW = torch.cat((absorbed_BHC, q_rope_BTHR.squeeze(1)), -1)
+        q_BHW = torch.cat((self._absorbed(q_nope_BTHK.squeeze(1)), q_rope_BTHR.squeeze(1)), -1)
         scores_BHT = torch.baddbmm(cache.bias_B1T, q_BHW, keys_BTW.transpose(1, 2), alpha=self.scale)
         context_BHC = torch.bmm(scores_BHT.softmax(-1), keys_BTW[..., : self.latent])
-        out_HBK = torch.matmul(context_BHC.transpose(0, 1), w_uv_HKC.transpose(1, 2))
-        return self.o_proj(out_HBK.transpose(0, 1).flatten(1))
+        return self.o_proj(self._unfolded(context_BHC).flatten(1))
+
+    def _absorbed(self, q_BHK: Tensor) -> Tensor:
+        """Queries as they look at latents: q W^UK, [B, H, C]."""
+        q_HBK, adapter = q_BHK.transpose(0, 1), self.kv_b_proj.adapter
+        absorbed_HBC = torch.matmul(q_HBK, self._per_head(self.kv_b_proj.weight)[0])
+        if adapter is not None:
+            absorbed_HBC = adapter.add(absorbed_HBC, q_HBK, self._per_head(adapter.B)[0], adapter.A)
+        return absorbed_HBC.transpose(0, 1)
+
+    def _unfolded(self, context_BHC: Tensor) -> Tensor:
+        """Values as heads speak them, from latents: c W^UV^T, [B, H, K]."""
+        context_HBC, adapter = context_BHC.transpose(0, 1), self.kv_b_proj.adapter
+        out_HBK = torch.matmul(context_HBC, self._per_head(self.kv_b_proj.weight)[1].mT)
+        if adapter is not None:
+            out_HBK = adapter.add(out_HBK, context_HBC, adapter.A.mT, self._per_head(adapter.B)[1].mT)
+        return out_HBK.transpose(0, 1)
+
+    def _per_head(self, up: Tensor) -> tuple[Tensor, ...]:
+        """The rows of ``kv_b_proj`` that make keys, and those that make values, head by head."""
+        return up.unflatten(0, (self.heads, -1)).split((self.nope, self.v_width), 1)
 
     def _queries(self, x_BTD: Tensor, rotary_BTR: Tensor) -> tuple[Tensor, Tensor]:
         q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD))) if self.low_rank_q else self.q_proj(x_BTD)

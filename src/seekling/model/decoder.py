@@ -112,7 +112,8 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        table_VD = torch.empty(config.vocab_size, config.hidden_size)  # given, lest it be drawn and drawn again
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, _weight=table_VD)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size)
@@ -123,11 +124,12 @@ class Decoder(nn.Module):
 
     def forward(self, rows: Rows, replay: Sequence[Tensor] | None = None) -> Hidden:
         """Hidden states of packed rows. ``replay`` forces the routes of each expert layer: [N, A] each."""
-        x_BTD, entries, routings = None, [], []
-        for x_BTD, entry_BTW, routing in self.walk(rows, replay):  # the stream itself is not kept
+        entries, routings = [], []
+        for x_BTD, entry_BTW, routing in self.walk(rows, replay):
+            last_BTD = x_BTD
             entries.append(entry_BTW)
             routings += [routing] if routing is not None else []
-        return Hidden(self.norm(x_BTD), routings, entries)
+        return Hidden(self.norm(last_BTD), routings, entries)
 
     def walk(
         self, rows: Rows, replay: Sequence[Tensor] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +11,24 @@ from torch import Tensor, nn
 
 from seekling.model.config import ModelConfig
 
+if TYPE_CHECKING:
+    from seekling.model.lora import LowRank
+
 
 class Linear(nn.Module):
-    """y = x W^T + b. ``weight`` [out, in], set by ``Decoder.init_weights``; most maps have no bias."""
+    """y = x W^T + b. ``weight`` [out, in], set by ``Decoder.init_weights``; most maps have no bias, few an adapter."""
+
+    adapter: LowRank | None
 
     def __init__(self, num_in: int, num_out: int, *, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_out, num_in))
         self.bias = nn.Parameter(torch.zeros(num_out)) if bias else None
+        self.register_module("adapter", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        y = F.linear(x, self.weight, self.bias)
+        return y if self.adapter is None else self.adapter(x, y)
 
 
 class RMSNorm(nn.Module):
@@ -51,16 +59,16 @@ class SwiGLU(nn.Module):
 def rotary_table(config: ModelConfig, num_positions: int) -> Tensor:
     """m e^{i t theta_j} for every position t and channel pair j: complex64 [T, R/2] (arXiv 2104.09864, eq. 15).
 
-    The magnitude m is 1 unless positions are stretched by YaRN.
+    The magnitude m is 1 unless positions are stretched by YaRN. Always made on the CPU, even where a device is set.
     """
     frequency, magnitude = frequencies(config), rotary_magnitude(config)
-    angle = torch.arange(num_positions, dtype=torch.float64)[:, None] * frequency
+    angle = torch.arange(num_positions, dtype=torch.float64, device="cpu")[:, None] * frequency
     return torch.polar(torch.full_like(angle, magnitude), angle).to(torch.complex64)
 
 
 def frequencies(config: ModelConfig) -> Tensor:
     """theta_j of each rotated channel pair, stretched as ``rope_scaling`` says: float64 [R/2]."""
-    pairs = torch.arange(0, config.rotary_dim, 2, dtype=torch.float64)
+    pairs = torch.arange(0, config.rotary_dim, 2, dtype=torch.float64, device="cpu")
     frequency = config.rope_theta ** (-pairs / config.rotary_dim)
     return frequency if config.rope_scaling is None else _STRETCH[config.rope_scaling.rope_type](config, frequency)
 
@@ -85,7 +93,7 @@ def _stretch_by_ramp(config: ModelConfig, frequency: Tensor) -> Tensor:
     scaling = config.rope_scaling
     assert scaling is not None
     low, high = ramp_ends(config)
-    ramp = ((torch.arange(len(frequency), dtype=torch.float64) - low) / (high - low)).clamp(0, 1)
+    ramp = ((torch.arange(len(frequency), dtype=torch.float64, device="cpu") - low) / (high - low)).clamp(0, 1)
     return torch.lerp(frequency, frequency / scaling.factor, ramp)
 
 

@@ -6,6 +6,7 @@ Sources: DeepSeekMoE (arXiv 2401.06066) section 3; DeepSeek-V3 (arXiv 2412.19437
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 
 from seekling.model.config import ModelConfig
 from seekling.model.layers import SwiGLU
+
+if TYPE_CHECKING:
+    from seekling.model.lora import LowRank
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,19 @@ def per_expert(x_MI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
     return torch.cat([F.linear(part, weight_OI) for part, weight_OI in zip(parts, weight_EOI, strict=True)])
 
 
-def run_experts(x_ND: Tensor, chosen_NA: Tensor, weights_NA: Tensor, gate_up_EFD: Tensor, down_EDF: Tensor) -> Tensor:
+def adapted(x_MI: Tensor, weight_EOI: Tensor, ends_E: Tensor, adapter: LowRank | None) -> Tensor:
+    """``per_expert``, plus what each expert's adapter adds, through its rank: [M, O]."""
+    y_MO = per_expert(x_MI, weight_EOI, ends_E)
+    if adapter is None:
+        return y_MO
+    low_MR = per_expert(x_MI.to(adapter.A.dtype), adapter.A, ends_E)
+    return (y_MO + adapter.scale * per_expert(low_MR, adapter.B, ends_E)).type_as(y_MO)
+
+
+def run_experts(
+    x_ND: Tensor, chosen_NA: Tensor, weights_NA: Tensor, gate_up_EFD: Tensor, down_EDF: Tensor,
+    gate_up_adapter: LowRank | None = None, down_adapter: LowRank | None = None,
+) -> Tensor:  # fmt: skip
     """Send every token to its experts and bring the weighted answers home: [N, D].
 
     Tokens are sorted by expert so that each expert is one contiguous product; ``index_select`` both ways keeps the
@@ -76,8 +92,8 @@ def run_experts(x_ND: Tensor, chosen_NA: Tensor, weights_NA: Tensor, gate_up_EFD
     expert_M, order_M = chosen_NA.flatten().sort(stable=True)
     ends_E = torch.searchsorted(expert_M, torch.arange(1, len(gate_up_EFD) + 1, device=expert_M.device)).int()
     sent_MD = x_ND.index_select(0, order_M // num_active)
-    gate_MF, up_MF = per_expert(sent_MD, gate_up_EFD, ends_E).chunk(2, -1)
-    answered_MD = per_expert(F.silu(gate_MF) * up_MF, down_EDF, ends_E)
+    gate_MF, up_MF = adapted(sent_MD, gate_up_EFD, ends_E, gate_up_adapter).chunk(2, -1)
+    answered_MD = adapted(F.silu(gate_MF) * up_MF, down_EDF, ends_E, down_adapter)
     home_M = torch.empty_like(order_M).scatter_(0, order_M, torch.arange(len(order_M), device=order_M.device))
     returned_NAD = answered_MD.index_select(0, home_M).unflatten(0, (-1, num_active))
     return torch.einsum("nad,na->nd", returned_NAD, weights_NA)
@@ -106,6 +122,9 @@ class Router(nn.Module):
 class DeepSeekMoE(nn.Module):
     """Shared experts see every token, routed experts those the router sends them (eq. 12)."""
 
+    gate_up_adapter: LowRank | None
+    down_adapter: LowRank | None
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.n_routed_experts is not None
@@ -115,6 +134,8 @@ class DeepSeekMoE(nn.Module):
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * hidden, width))
         self.down_proj = nn.Parameter(torch.empty(experts, width, hidden))
         self.shared_experts = SwiGLU(width, hidden * config.n_shared_experts) if config.n_shared_experts else None
+        self.register_module("gate_up_adapter", None)
+        self.register_module("down_adapter", None)
 
     def forward(self, x_ND: Tensor, replay_NA: Tensor | None = None) -> tuple[Tensor, Routing]:
         """``replay_NA`` forces the routes a sampler took, so that both see the same experts (router replay)."""
@@ -129,7 +150,9 @@ class DeepSeekMoE(nn.Module):
         weights_NA = expert_weights(
             scores_NE, chosen_NA, normalise=c.norm_topk_prob, scale=c.routed_scaling_factor
         ).type_as(x_ND)
-        out_ND = run_experts(x_ND, chosen_NA, weights_NA, self.gate_up_proj, self.down_proj)
+        out_ND = run_experts(
+            x_ND, chosen_NA, weights_NA, self.gate_up_proj, self.down_proj, self.gate_up_adapter, self.down_adapter
+        )
         if self.shared_experts is not None:
             out_ND = out_ND + self.shared_experts(x_ND)
         return out_ND, Routing(chosen_NA, scores_NE)

@@ -16,13 +16,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from seekling.errors import UserError
 from seekling.model.config import ModelConfig
 from seekling.model.decoder import Decoder
 from seekling.model.exchange import FP8_BLOCK, config_from, config_to
-from seekling.model.layers import rotary_table
 from seekling.runlog.files import disk_error, read_json, sync_folder, write_json
 
 SHARD_BYTES = 4 * 2**30
@@ -87,7 +86,7 @@ class Shards:
             raise _damaged(files[lost[0]], f"it does not hold {lost[0]}, which the index names")
 
     def _learn(self, file: Path, wanted: Mapping[str, Path] | Sequence[Path]) -> None:
-        with _opened(file) as handle:
+        with _handle_on(file) as handle:
             for name in handle.keys():  # noqa: SIM118
                 if isinstance(wanted, Mapping) and wanted.get(name) != file:
                     continue
@@ -111,7 +110,7 @@ class Shards:
         file = self.file_of[name]
         if file != self._open or self._mapped > MAPPED_BYTES:
             self.close()
-            self._open, self._handle, self._mapped = file, _opened(file), 0
+            self._open, self._handle, self._mapped = file, _handle_on(file), 0
         assert self._handle is not None
         tensor: Tensor = self._handle.get_tensor(name)
         self._mapped += tensor.nbytes
@@ -170,7 +169,7 @@ def _no_weights(folder: Path, files: Sequence[Path]) -> UserError:
     return UserError(f"there are no weights in {folder}", next_step="Fetch its model.safetensors, or its shards.")
 
 
-def _opened(file: Path) -> Any:
+def _handle_on(file: Path) -> Any:
     """A handle on a file. Raises UserError when it is missing, truncated or not safetensors."""
     try:
         return safe_open(file, framework="pt")
@@ -213,7 +212,7 @@ def _as_os_error(error: Exception) -> OSError:
 
 def load_tensors(file: Path, device: str = "cpu") -> dict[str, Tensor]:
     """Read all tensors. Raises UserError when the file is missing, truncated or not safetensors."""
-    with _opened(file) as handle:
+    with _handle_on(file) as handle:
         return {name: handle.get_tensor(name).to(device, copy=True) for name in handle.keys()}  # noqa: SIM118
 
 
@@ -228,6 +227,7 @@ def save_model(
     ``dtype`` casts the parameters as they are written; router biases stay float32.
     """
     tensors = dict(places(model.state_dict(), model.config))
+    assert not any(".adapter." in name for name in tensors), "merge adapters first: no reader knows them by these names"
     kept = {name for name, _ in places(dict(model.named_buffers()), model.config)}
     shards = _shards_of(tensors, kept, dtype, shard_bytes)
     index: dict[str, str] = {}
@@ -268,6 +268,17 @@ def load_model(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.
 
     Raises UserError naming what is missing, does not fit, or is not a finite number.
     """
+    skeleton, shards = opened(folder)
+    model = materialised(skeleton, device, dtype)
+    with torch.no_grad():
+        for name, part in places(model.state_dict(), model.config):
+            part.copy_(_sound(shards, name))
+    shards.close()
+    return model
+
+
+def opened(folder: Path) -> tuple[Decoder, Shards]:
+    """The model a folder describes, without memory, and its tensors. Raises UserError where the two do not fit."""
     config, shards = read_config(folder), Shards(folder)
     ahead = f"model.layers.{config.num_hidden_layers}."
     if not any(name.startswith(ahead) for name in shards.file_of):  # transformers names the layer, but drops it
@@ -275,30 +286,47 @@ def load_model(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.
     with torch.device("meta"):
         model = Decoder(config)
     _compare(folder, {n: t.shape for n, t in places(model.state_dict(), config)}, shards.shapes, config)
-    model = materialised(model, device, dtype)
-    with torch.no_grad():
-        for name, part in places(model.state_dict(), config):
-            tensor = shards.read(name)
-            if not is_finite(tensor):
-                raise _damaged(shards.file_of[name], f"{name} holds values that are no finite numbers")
-            part.copy_(tensor)
+    return model, shards
+
+
+def check_model(folder: Path) -> Iterator[tuple[int, int]]:
+    """Read every tensor of a folder once, in the memory of one, and yield (how many were sound, of how many).
+
+    Raises UserError like ``load_model``.
+    """
+    model, shards = opened(folder)
+    names = [name for name, _ in places(model.state_dict(), model.config)]
+    for count, name in enumerate(names, 1):
+        _sound(shards, name)
+        yield count, len(names)
     shards.close()
-    return model
+
+
+def _sound(shards: Shards, name: str) -> Tensor:
+    tensor = shards.read(name)
+    if not is_finite(tensor):
+        raise _damaged(shards.file_of[name], f"{name} holds values that are no finite numbers")
+    return tensor
 
 
 def materialised(model: Decoder, device: str, dtype: torch.dtype) -> Decoder:
-    """A model made on the meta device, with memory: parameters in ``dtype``, router biases float32, rotary angles."""
-    for weight in model.parameters():
-        weight.data = weight.data.to(dtype)
-    model = model.to_empty(device=device)
-    rotary = rotary_table(model.config, model.config.max_position_embeddings)
-    model.rotary_TR = rotary.to(device)
+    """A model made on the meta device, given memory: parameters in ``dtype``, router biases float32.
+
+    Not ``to_empty``: on meta tensors it waits seconds for torch's symbolic machinery to be imported.
+    """
+    for module in model.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(torch.empty(weight.shape, dtype=dtype, device=device)))
+        for name, buffer in list(module.named_buffers(recurse=False)):  # rotary angles are never on the meta device
+            given = torch.zeros(buffer.shape, device=device) if buffer.is_meta else buffer.to(device)
+            setattr(module, name, given)
     return model
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether every value is a finite number."""
-    return bool(tensor.isfinite().all())
+    """Whether every value is a finite number. A sum keeps what is not, at a hundredth of the price of asking each; one
+    that overflows by itself asks again."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def read_config(folder: Path) -> ModelConfig:

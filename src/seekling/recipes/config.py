@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from seekling.config import Settings, runtime
 from seekling.engine.config import Sampling
-from seekling.learn.config import Gaps, Objective, Optim, Packing
+from seekling.learn.config import Adapter, Gaps, Objective, Optim, Packing
 from seekling.learn.presets import OBJECTIVES
 from seekling.model.config import ModelConfig
 from seekling.model.presets import PRESETS
@@ -64,7 +64,26 @@ class Trained(StageSettings):
     steps: int = Field(ge=1, description="optimizer steps")
     optim: Optim = Optim()
     packing: Packing = Packing()
+    adapter: Adapter = Adapter()
+    train: tuple[str, ...] = Field(
+        (), description='train only parameters of these names, e.g. ["self_attn"]; none: all'
+    )
+    freeze: tuple[str, ...] = Field((), description='and not those, e.g. ["embed_tokens", "mlp.gate", "layers.[0-3]"]')
     checkpoint_every: int = runtime(100, ge=1, description="steps between checkpoints")
+
+    @field_validator("adapter")
+    @classmethod
+    def _beside_what_has_learned(cls, value: Adapter, told: ValidationInfo) -> Adapter:
+        if value.rank and not told.data.get("source"):
+            raise ValueError("adapters stand beside a model that has learned; this stage begins with random weights")
+        return value
+
+    @field_validator("train", "freeze")
+    @classmethod
+    def _one_way_to_train_less(cls, value: tuple[str, ...], told: ValidationInfo) -> tuple[str, ...]:
+        if value and told.data.get("adapter", Adapter()).rank:
+            raise ValueError("with an adapter all else is frozen: leave this out")
+        return value
 
 
 class Pretrain(Trained):
@@ -86,11 +105,27 @@ class Pretrain(Trained):
         return _preset(value, PRESETS, "model preset")
 
 
+class Import(StageSettings):
+    """Somebody's checkpoint, by its hub name or from a folder, every tensor checked: where a follower starts."""
+
+    kind: Literal["import"] = "import"
+    model: str = Field(min_length=1, description="a hub name such as Qwen/Qwen2.5-0.5B, or a folder")
+    revision: str = Field("", description="a branch, tag or commit of the hub's repository")
+    through: Literal["seekling", "transformers"] = Field(
+        "seekling", description="whose code runs it; transformers knows every causal model, and is slower"
+    )
+
+
 class Sft(Trained):
     """Supervised fine-tuning on chats: a JSONL file of ``messages``, or a task's traces of stated qualities."""
 
     kind: Literal["sft"] = "sft"
-    data: str = Field("", description="a .jsonl file whose lines hold messages, or prompt and completion")
+    data: str = Field(
+        "", description="a .jsonl, .json or .parquet file, a folder of them, or a hub data set (org/name)"
+    )
+    revision: str = Field("", description="branch, tag or commit of a hub data set")
+    split: str = Field("train", description="which split of a hub data set")
+    too_long: Literal["refuse", "drop"] = Field("refuse", description="texts longer than packing.row_tokens")
     task: str | dict[str, Any] = Field("", description="or: the task whose traces are the text")
     text: Mixture = Mixture(facts=0.0, qualities={"expert": 1.0})
     tokens_per_step: int = Field(2048, ge=64, description="texts are taken until they hold this many tokens")
@@ -156,6 +191,7 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "pretrain": Kind(Pretrain, "seekling.recipes.pretrain:pretrain", (0,)),
+    "import": Kind(Import, "seekling.recipes.importing:import_model", (0,)),
     "sft": Kind(Sft, "seekling.recipes.sft:sft", (1,)),
     "grpo": Kind(Grpo, "seekling.recipes.grpo:grpo", (1,)),
     "eval": Kind(Eval, "seekling.recipes.evaluate:evaluate", (1,)),

@@ -76,9 +76,14 @@ def _row(passes: list[float], tokens: float, what: str) -> dict[str, Any]:
 
 
 def _held_open(task: Any, policy: Policy) -> Any:
-    tokenizer = policy.tokenizer
+    tokenizer, close = policy.tokenizer, policy.tokenizer.think_close
+    if close is None:
+        raise UserError(
+            "the control that keeps a model from stopping bans one token, </think>, and this tokenizer has none such",
+            next_step="Leave the control stage out, or begin from a model whose tokenizer holds </think> as a token.",
+        )
 
     def thinking(said: Any) -> str:
         return tokenizer.decode(said, skip_special=True).removeprefix("<think>")
 
-    return lambda problem: hold_thought_open(task, problem, tokenizer.think_close, thinking)
+    return lambda problem: hold_thought_open(task, problem, close, thinking)

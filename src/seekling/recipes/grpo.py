@@ -23,11 +23,11 @@ from seekling.learn.objective import token_weights
 from seekling.learn.optim import Optimizers
 from seekling.learn.update import rollout_loss, step, token_logps
 from seekling.model.count import flops_per_token
-from seekling.model.weights import load_model
+from seekling.model.lora import reference_of
 from seekling.recipes.checkpoint import restore
 from seekling.recipes.config import Grpo
 from seekling.recipes.journal import recall, remember
-from seekling.recipes.policy import Policy, generation_cost, sample_groups
+from seekling.recipes.policy import Policy, generation_cost, held_in, prepare, sample_groups
 from seekling.recipes.stage import Clock, Stage
 from seekling.records import Group, Problem, Score, Verdict
 from seekling.rewards.rubric import score
@@ -40,8 +40,9 @@ from seekling.text.reasoning import split
 def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     """Reinforce the model of the stage's input. Returns the mean figures of the last steps."""
     task = build_task(config.task)
-    policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes)
-    reference = load_model(stage.inputs[0].model, device=str(stage.device)).requires_grad_(False)
+    policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes, held_in(config))
+    prepare(policy.model, config, stage.seed)
+    reference = reference_of(policy.model)
     optimizers = Optimizers(policy.model, config.optim, config.steps, stage.lanes)
     _self_test(stage, config, task, policy)
     start = restore(stage.checkpoints, policy.model, optimizers, stage.warn)
@@ -226,11 +227,12 @@ def stop_on_broken_checks(task: Any, groups: Sequence[Group], scores: Sequence[S
 
 def _self_test(stage: Stage, config: Grpo, task: Any, policy: Policy) -> None:
     asked = islice(problems(task, "train", "self-test"), 8)
-    prompts = [policy.prompt(problem) for problem in asked]
+    prompts, stops = policy.prompts(list(asked)), policy.engine.stop_tokens
     outcomes = selftests.require(
         selftests.of_task(task),
         selftests.of_split(task),
-        selftests.of_agreement(policy.model, policy.tokenizer.eos, prompts),
-        selftests.of_invariance(policy.model, policy.tokenizer.eos, prompts, config.objective),
+        selftests.of_agreement(policy.model, stops, prompts),
+        selftests.of_invariance(policy.model, stops, prompts, config.objective),
+        *([selftests.of_adapter(policy.engine, policy.model, prompts)] if config.adapter.rank else []),
     )
     stage.folder.write(selftests=outcomes)

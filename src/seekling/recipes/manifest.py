@@ -14,7 +14,9 @@ from pydantic import Field
 
 from seekling.config import Settings, Source, fingerprint, parse, parse_override, weight_settings
 from seekling.errors import UserError, nearest
-from seekling.recipes.config import FORMAT, KINDS, StageSettings
+from seekling.recipes.chats import content_hash as data_hash
+from seekling.recipes.config import FORMAT, KINDS, Import, StageSettings, Trained
+from seekling.remote.hub import identity
 from seekling.tasks.registry import build_task, content_hash
 
 
@@ -78,6 +80,7 @@ def load_manifest(name_or_file: str, overrides: Sequence[str] = ()) -> Manifest:
     head = parse(Head, values, source=source)
     stages = [_stage(table, index, source) for index, table in enumerate(tables)]
     ordered = _in_order(stages, source)
+    _check_precision(head, ordered)
     if not head.name:
         head = head.model_copy(update={"name": Path(source.name).stem})
     return Manifest(head, tuple(ordered), _fingerprints(head, ordered))
@@ -151,9 +154,19 @@ def _stage(table: Any, index: int, source: Source) -> StageSettings:
             next_step=nearest(kind, KINDS),
         )
     settings = parse(KINDS[kind].settings, table, source=source, path=f"stage.{index}")
-    if _task_of(settings) or not hasattr(settings, "data"):
+    if _task_of(settings) or (hasattr(settings, "task") and not hasattr(settings, "data")):
         build_task(_task_of(settings), source, f"stage.{index}.task")
     return settings
+
+
+def _check_precision(head: Head, stages: Sequence[StageSettings]) -> None:
+    """Raises UserError for a base held in bfloat16 in a run that computes in float32."""
+    for stage in stages:
+        if isinstance(stage, Trained) and stage.adapter.base == "bfloat16" and head.dtype != "bfloat16":
+            raise UserError(
+                f'stage "{stage.name}" holds its base in bfloat16 and computes in float32',
+                next_step='Set dtype = "bfloat16" at the head of the manifest, or adapter.base = "float32".',
+            )
 
 
 def _task_of(settings: StageSettings) -> str | dict[str, Any]:
@@ -201,7 +214,11 @@ def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str
     for stage in ordered:
         settings = weight_settings(stage) | {"task": _task_settings(stage)}
         settings.pop("source")
-        files = [content_hash(_task_of(stage)), _file_hash(getattr(stage, "data", ""))]
+        files: list[Any] = [
+            content_hash(_task_of(stage)),
+            data_hash(getattr(stage, "data", ""), getattr(stage, "revision", "")),
+        ]
+        files += [identity(stage.model, stage.revision)] if isinstance(stage, Import) else []
         inputs = [known[name] for name in stage.sources]
         schema = KINDS[stage.kind].schema
         known[stage.name] = fingerprint(stage.kind, schema, settings, inputs, files, head.seed, head.dtype)
@@ -216,17 +233,6 @@ def _task_settings(stage: StageSettings) -> Any:
         return spec
     own = {} if not hasattr(stage, "text") or stage.text.qualities else {"mixture": dict(getattr(task, "mixture", {}))}
     return weight_settings(task) | own
-
-
-def _file_hash(file: str) -> str | None:
-    from hashlib import sha256
-
-    if not file:
-        return None
-    try:
-        return sha256(Path(file).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read the data file {file}: {error.strerror}") from None
 
 
 def _toml_table(values: Mapping[str, Any]) -> str:

@@ -12,12 +12,15 @@ import torch
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Ban, Completion, Engine, Request
 from seekling.engine.sampler import seed_of
+from seekling.errors import UserError
 from seekling.learn.lanes import ONE, Lanes
 from seekling.model.count import flops_per_token
 from seekling.model.decoder import Decoder
+from seekling.model.lora import add_adapters, keep_trained
 from seekling.model.weights import load_model
+from seekling.recipes.config import Trained
 from seekling.records import Group, Problem, Rollout
-from seekling.text.chat import prompt_ids
+from seekling.text.chat import encode_prompts
 from seekling.text.tokenizer import Tokenizer
 
 
@@ -31,15 +34,53 @@ class Policy:
     lanes: Lanes = ONE
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device, lanes: Lanes = ONE) -> Policy:
-        """From an exported model folder."""
-        tokenizer = Tokenizer.load(folder)
-        model = load_model(folder, device=str(device))
-        return cls(model, tokenizer, Engine(model, tokenizer.eos), lanes)
+    def load(cls, folder: Path, device: torch.device, lanes: Lanes = ONE, dtype: torch.dtype = torch.float32) -> Policy:
+        """From a model folder, held in ``dtype``. It stops at any of the tokenizer's stops."""
+        model = load_model(folder, device=str(device), dtype=dtype)
+        tokenizer = Tokenizer.load(folder).padded(model.config.vocab_size)
+        return cls(model, tokenizer, Engine(model, tokenizer.stops), lanes)
 
     def prompt(self, problem: Problem) -> tuple[int, ...]:
         """A problem's ids, up to where the answer begins."""
-        return tuple(prompt_ids(self.tokenizer, problem.prompt))
+        return self.prompts([problem])[0]
+
+    def prompts(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
+        """``prompt`` of several at once: somebody else's template runs in a process of its own."""
+        asked = [[{"role": "user", "content": problem.prompt}] for problem in problems]
+        return [tuple(ids) for ids in encode_prompts(self.tokenizer, asked)]
+
+
+def held_in(config: Trained) -> torch.dtype:
+    """What a stage's model is loaded in: float32, or what its adapters stand beside."""
+    kind: torch.dtype = getattr(torch, config.adapter.base)
+    return kind
+
+
+def prepare(model: Decoder, config: Trained, seed: str) -> None:
+    """Make of a loaded model what its stage trains: adapters on a frozen base, or what ``train`` and ``freeze`` leave.
+
+    Raises UserError for a name that speaks of nothing, and when the stage's loss reaches nothing of what is left.
+    """
+    adapter, kind = config.adapter, held_in(config)
+    if adapter.rank and not isinstance(model, Decoder):
+        raise UserError(
+            f'stage "{config.name}" would put adapters beside a model that runs through transformers',
+            next_step='Train parts of it (train = ["self_attn"]), or import it with through = "seekling".',
+        )
+    if adapter.rank:
+        for weight in model.parameters():
+            weight.data = weight.data.to(kind)
+        add_adapters(
+            model, rank=adapter.rank, scale=adapter.scale, targets=adapter.targets, seed=seed_of(seed, "adapters")
+        )
+    elif config.train or config.freeze:
+        keep_trained(model, train=config.train, freeze=config.freeze)
+        ahead = bool(getattr(config, "mtp_weight", 0.0))
+        if not ahead and all(n.startswith("mtp.") for n, weight in model.named_parameters() if weight.requires_grad):
+            raise UserError(
+                f'stage "{config.name}" would train only the prediction layer, which its loss does not reach',
+                next_step="Train something of the main layers too.",
+            )
 
 
 BanFor = Callable[[Problem], Ban]
@@ -57,7 +98,7 @@ def sample_groups(
 
     The problems always make two batches, so that two lanes can sample side by side and one changes no bit.
     """
-    prompts = [policy.prompt(problem) for problem in problems]
+    prompts = policy.prompts(problems)
     requests = [
         Request(prompt, seed_of(seed, problem.id, number), ban(problem) if ban else None)
         for problem, prompt in zip(problems, prompts, strict=True)

@@ -65,6 +65,7 @@ def _messages(document: Document) -> list[dict[str, str]]:
 
 
 def _fact(tokenizer: Tokenizer, ids: Sequence[int]) -> Text:
+    assert tokenizer.bos is not None  # one that was grown here
     whole = [tokenizer.bos, *ids, tokenizer.eos]
     return learned(whole, [1] * len(whole))
 

@@ -1,24 +1,34 @@
-"""Supervised fine-tuning: the assistant's words in a file of chats, or a task's own traces, learned from a model."""
+"""Supervised fine-tuning of a model: on the user's own chats, or on a task's own traces, learned where it speaks."""
 
 from __future__ import annotations
 
-import json
+import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+
+import numpy as np
 
 from seekling.errors import UserError
 from seekling.learn.batch import Text
+from seekling.recipes import chats
+from seekling.recipes.chats import Row
 from seekling.recipes.config import Sft
-from seekling.recipes.policy import Policy
+from seekling.recipes.policy import Policy, held_in
 from seekling.recipes.pretrain import encoded
-from seekling.recipes.stage import Stage
+from seekling.recipes.stage import Interrupted, Stage
 from seekling.recipes.text import fill, learn_text, learned
+from seekling.runlog.files import disk_error
 from seekling.tasks.corpus import documents
 from seekling.tasks.registry import build_task
-from seekling.text.chat import encode_chats
+from seekling.text.chat import encode_all_turns
+from seekling.text.published import Chat
 from seekling.text.tokenizer import Tokenizer
+
+Encoded = tuple[Sequence[int], Sequence[bool]]
+"""Ids [T], and which of them are learned [T]."""
 
 
 def sft(stage: Stage, config: Sft) -> dict[str, float]:
@@ -27,60 +37,159 @@ def sft(stage: Stage, config: Sft) -> dict[str, float]:
         raise UserError(
             f'stage "{stage.name}" needs either data or task', next_step='Set data = "chats.jsonl", or task.'
         )
-    policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes)
-    chats = read_chats(Path(config.data), policy.tokenizer) if config.data else []
-    task = build_task(config.task) if config.task else None
-
-    def texts(step: int) -> Sequence[Text]:
-        seed = f"{stage.seed}/{step}"
+    policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes, held_in(config))
+    with Shelf(stage.folder.folder) as shelf:
+        task = build_task(config.task) if config.task else None
         if task is None:
-            return fill(_shuffled(chats, seed), config.tokens_per_step)
-        return fill(encoded(policy.tokenizer, documents(task, config.text, seed)), config.tokens_per_step)
+            shelve(shelf, find(stage, config), policy.tokenizer, config, stage)
 
-    return learn_text(stage, config, policy.model, policy.tokenizer, texts)
+        def texts(step: int) -> Sequence[Text]:
+            seed = f"{stage.seed}/{step}"
+            if task is None:
+                return fill(shelf.shuffled(seed), config.tokens_per_step)
+            return fill(encoded(policy.tokenizer, documents(task, config.text, seed)), config.tokens_per_step)
+
+        return learn_text(stage, config, policy.model, policy.tokenizer, texts)
 
 
-def read_chats(file: Path, tokenizer: Tokenizer) -> list[Text]:
-    """Every line of a JSONL file as a text. Raises UserError naming the line that is not a chat."""
+def find(stage: Stage, config: Sft) -> list[Path]:
+    """The files of the stage's data, fetched when they lie on the hub."""
+
+    def draw(done: int, of: int) -> None:
+        stage.tell(stage.name, done >> 20, max(1, of >> 20), {})
+
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")  # no splitlines: JSON text may hold U+2028 and kin
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
-    chats = [_messages(line, f"{file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not chats:
-        raise UserError(f"{file} holds no chats")
-    texts = [learned(ids, mask) for ids, mask in encode_chats(tokenizer, chats)]
-    if mute := next((number for number, text in enumerate(texts, 1) if not text.weight.any()), 0):
-        raise UserError(
-            f"chat {mute} in {file} has nothing to learn", next_step="Only what an assistant says is learned: add it."
-        )
-    return texts
-
-
-def _messages(line: str, where: str) -> list[dict[str, str]]:
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"not JSON: {error}", where=where) from None
-    if isinstance(row, dict) and {"prompt", "completion"} <= row.keys():
-        row = {"messages": [_said("user", row["prompt"]), _said("assistant", row["completion"])]}
-    messages = row.get("messages") if isinstance(row, dict) else None
-    good = isinstance(messages, list) and messages and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
-    )  # fmt: skip
-    if not good or not isinstance(messages, list):
-        raise UserError(
-            "this line is no chat", where=where,
-            next_step='Write {"messages": [{"role": "user", "content": "..."}, ...]}, or prompt and completion.',
+        return chats.find(
+            config.data, config.revision, config.split,
+            tell=stage.warn, draw=draw, stop_requested=stage.stop_requested,
         )  # fmt: skip
-    return messages
+    except InterruptedError:
+        raise Interrupted from None
 
 
-def _said(role: str, content: Any) -> dict[str, Any]:
-    return {"role": role, "content": content}
+def shelve(shelf: Shelf, files: Sequence[Path], tokenizer: Tokenizer, config: Sft, stage: Stage) -> None:
+    """Every chat of ``files`` onto the shelf, as texts.
+
+    Raises UserError for a row that is no chat, one that the template refuses or learns nothing from, and, unless they
+    are to be dropped, for texts longer than a row of the batch.
+    """
+    room = config.packing.row_tokens
+    longest, where, num_long, num_texts = 0, "", 0, 0
+    rows = chats.read(files)
+    while group := list(islice(rows, chats.ROWS_AT_ONCE)):
+        if stage.stop_requested():
+            raise Interrupted
+        for row, texts in zip(group, encode(tokenizer, group), strict=True):
+            for ids, mask in texts:
+                num_texts += 1
+                num_long += len(ids) > room
+                if len(ids) > longest:
+                    longest, where = len(ids), row.where
+                if len(ids) <= room:
+                    shelf.add(ids, mask)
+    if num_long:
+        said = f"{num_long} of {num_texts} texts are longer than packing.row_tokens = {room}"
+        advice = f'Set packing.row_tokens to at least {longest}, or too_long = "drop" to leave them out.'
+        if config.too_long == "refuse" or not len(shelf):
+            raise UserError(f"{said}; the longest has {longest} tokens", where=where, next_step=advice)
+        stage.warn(f"{said} and are left out; the longest has {longest} tokens ({where})")
 
 
-def _shuffled(texts: list[Text], seed: str) -> Iterator[Text]:
-    rng = Random(seed)
-    while True:
-        yield from rng.sample(texts, len(texts))
+def encode(tokenizer: Tokenizer, group: Sequence[Row]) -> list[list[Encoded]]:
+    """The texts of each row. Raises UserError naming file and line of the first that the template refuses."""
+    try:
+        encoded = _encode(tokenizer, group)
+    except UserError:
+        for row in group:  # which one was it?
+            try:
+                _encode(tokenizer, [row])
+            except UserError as error:
+                why = error.where.removeprefix("conversation 1").removeprefix(": ")
+                where = f"{row.where}: {why}" if why else row.where
+                raise UserError(error.what, where=where, next_step=error.next_step) from None
+        raise
+    for row, texts in zip(group, encoded, strict=True):
+        if not any(any(mask) for _, mask in texts):
+            raise UserError(
+                "a chat has nothing to learn: the chat template leaves out what the assistant says", where=row.where
+            )
+    return encoded
+
+
+def _encode(tokenizer: Tokenizer, group: Sequence[Row]) -> list[list[Encoded]]:
+    encoded = encode_all_turns(tokenizer, [Chat(row.messages, row.tools) for row in group])
+    return [_without_given(row, list(texts)) for row, texts in zip(group, encoded, strict=True)]
+
+
+def _without_given(row: Row, texts: list[Encoded]) -> list[Encoded]:
+    """The texts of a row, with what the assistant says in its prompt masked: that is given, not to be learned."""
+    speeches = [place for place, message in enumerate(row.messages) if message["role"] == "assistant"]
+    num_given = sum(place < row.given for place in speeches)
+    if not num_given:
+        return texts
+    starts = [(text, place) for text, (_, mask) in enumerate(texts) for place in _starts(mask)]
+    if len(starts) != len(speeches):
+        raise UserError("the chat template does not keep apart what the assistant says in the prompt and after it")
+    first = starts[num_given]
+    masked = [(ids, [(text, place) >= first and yes for place, yes in enumerate(mask)])
+              for text, (ids, mask) in enumerate(texts)]  # fmt: skip
+    return [(ids, mask) for ids, mask in masked if any(mask)]
+
+
+def _starts(mask: Sequence[bool]) -> list[int]:
+    return [place for place, yes in enumerate(mask) if yes and not (place and mask[place - 1])]
+
+
+class Shelf:
+    """Texts in a file that has no name: any number of them in a little memory, and nothing left behind by a crash.
+
+    A token is four bytes; one that is learned stands there as its complement, which is negative.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._ends = folder, array("q", [0])
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # __exit__ closes it
+        except OSError as error:
+            raise disk_error(folder, error) from None
+
+    def __enter__(self) -> Shelf:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def add(self, ids: Sequence[int], mask: Sequence[bool]) -> None:
+        """Put one text behind the others. Raises UserError when the disk is full."""
+        tokens_T = np.asarray(ids, dtype=np.int32)
+        try:
+            self._file.write(np.where(mask, ~tokens_T, tokens_T).tobytes())
+            self._file.flush()
+        except OSError as error:
+            raise disk_error(self._folder, error) from None
+        self._ends.append(self._ends[-1] + len(ids))
+
+    def __getitem__(self, place: int) -> Text:
+        start, end = self._ends[place], self._ends[place + 1]
+        self._file.seek(4 * start)
+        stored_T = np.frombuffer(self._file.read(4 * (end - start)), dtype=np.int32)
+        is_learned_T = stored_T < 0
+        return learned(np.where(is_learned_T, ~stored_T, stored_T).tolist(), is_learned_T.tolist())
+
+    def shuffled(self, seed: str) -> Iterator[Text]:
+        """All texts in an order drawn from ``seed``, then all in another, and so on."""
+        rng = Random(seed)
+        while True:
+            yield from (self[place] for place in permuted(rng, len(self)))
+
+
+def permuted(rng: Random, count: int) -> Iterator[int]:
+    """``rng.sample(range(count), count)``, number by number: a step takes a few texts, and pays for those alone."""
+    moved: dict[int, int] = {}
+    for left in range(count, 0, -1):
+        place = rng.randrange(left)
+        yield moved.get(place, place)
+        moved[place] = moved.get(left - 1, left - 1)

@@ -15,6 +15,7 @@ from seekling.errors import UserError
 from seekling.learn.lanes import ONE, Lanes
 from seekling.learn.optim import Optimizers
 from seekling.model.decoder import Decoder
+from seekling.model.lora import adapters, merged, save_adapter
 from seekling.model.weights import save_model
 from seekling.recipes.checkpoint import save_checkpoint
 from seekling.records import StepRecord
@@ -84,10 +85,19 @@ class Stage:
             raise Interrupted
 
     def export(self, model: Decoder, tokenizer: Tokenizer) -> None:
-        """Leave the finished model in the stage's folder."""
+        """Leave the finished model in the stage's folder; of an adapted one, merged, and its adapters beside it.
+
+        Merged it is float32 whatever its base: rounded to bfloat16, what the adapters learned could vanish.
+        """
         self.refuse_broken(model)
         tokenizer.save(self.folder.model)
-        save_model(self.folder.model, model)
+        if not adapters(model):
+            save_model(self.folder.model, model)
+            return
+        save_model(self.folder.model, merged(model, place="cpu"), dtype=torch.float32)
+        came = self.inputs[0].facts().get("source", {})  # of an imported model: where others find it too
+        base, commit = came.get("model", str(self.inputs[0].model)), came.get("commit") or None
+        save_adapter(self.folder.folder / "adapter", model, base, commit)
 
     def refuse_broken(self, model: Decoder) -> None:
         """Raises UserError when a weight is not finite: no file must ever hold such a model."""

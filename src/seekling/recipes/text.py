@@ -7,6 +7,8 @@ from functools import partial
 
 import numpy as np
 
+from seekling import selftests
+from seekling.engine.engine import Engine
 from seekling.engine.sampler import seed_of
 from seekling.learn.batch import Text, pack, spread
 from seekling.learn.config import Gaps
@@ -16,6 +18,7 @@ from seekling.model.count import flops_per_token
 from seekling.model.decoder import Decoder
 from seekling.recipes.checkpoint import restore
 from seekling.recipes.config import Pretrain, Sft
+from seekling.recipes.policy import prepare
 from seekling.recipes.stage import Clock, Stage
 from seekling.text.tokenizer import Tokenizer
 
@@ -27,6 +30,9 @@ def learn_text(
     stage: Stage, config: Pretrain | Sft, model: Decoder, tokenizer: Tokenizer, texts: Texts
 ) -> dict[str, float]:
     """Run the stage's steps from where they stand; leave the model in the stage's folder. Returns the last figures."""
+    prepare(model, config, stage.seed)
+    if config.adapter.rank:
+        _self_test(stage, model, tokenizer, texts(0))
     optimizers = Optimizers(model, config.optim, config.steps, stage.lanes)
     start = restore(stage.checkpoints, model, optimizers, stage.warn)
     mtp = config.mtp_weight if isinstance(config, Pretrain) and model.mtp is not None else 0.0
@@ -56,6 +62,16 @@ def learn_text(
         clock.lap()
     stage.export(model, tokenizer)
     return stage.last_figures(1)
+
+
+def _self_test(stage: Stage, model: Decoder, tokenizer: Tokenizer, texts: Sequence[Text]) -> None:
+    """The stage must train what an engine samples from. Its outcome stands beside those the stage has already."""
+    length = min(16, model.config.max_position_embeddings // 2)
+    prompts = [tuple(text.tokens[:length]) for text in texts[:8]]
+    outcomes = selftests.require(selftests.of_adapter(Engine(model, tokenizer.stops), model, prompts))
+    names = {outcome["name"] for outcome in outcomes}
+    before = [known for known in stage.folder.facts().get("selftests", []) if known["name"] not in names]
+    stage.folder.write(selftests=[*before, *outcomes])
 
 
 def fill(texts: Iterator[Text], tokens_per_step: int) -> list[Text]:

@@ -11,6 +11,8 @@ from seekling.records import StepRecord
 from seekling.runlog.ledger import Cost
 
 TRAINING_KINDS = ("pretrain", "sft", "grpo")
+MODEL_KINDS = ("import", *TRAINING_KINDS)
+"""Kinds of stage that leave a model."""
 
 Load = tuple[tuple[int, tuple[float, ...]], ...]
 """Tokens (or shares) each expert of one layer received, step by step: ``((step, per expert), ...)``."""
@@ -198,11 +200,11 @@ def total(rows: Iterable[LedgerRow]) -> LedgerRow:
 def compare(run: RunView) -> Comparison:
     """The evals on both sides of the last reinforcement that was evaluated.
 
-    Before is the eval of the model that reinforcement started from, else the last eval of a pretrained or
-    supervised model; both on the same task where that is possible.
+    Before is the eval of the model that reinforcement started from, else the last eval of an imported, pretrained
+    or supervised model; both on the same task where that is possible.
     """
     tried = [(e, s) for stage in run.stages if (e := stage.evaluation) and (s := source_of(run, stage))]
-    befores = [(e, s) for e, s in tried if s.kind in ("pretrain", "sft")]
+    befores = [(e, s) for e, s in tried if s.kind != "grpo"]
     after = next((pair for pair in reversed(tried) if pair[1].kind == "grpo"), None)
     if after is None:
         return Comparison(befores[-1][0] if befores else None, None)
@@ -212,10 +214,10 @@ def compare(run: RunView) -> Comparison:
 
 
 def source_of(run: RunView, stage: StageView) -> StageView | None:
-    """The training stage whose model ``stage`` used: its input, else the stage its eval names."""
+    """The stage whose model ``stage`` used: its input, else the stage its eval names."""
     names = (*stage.inputs, stage.evaluation.model if stage.evaluation else "")
     found = (run.stage(name) for name in names)
-    return next((s for s in found if s is not None and s.kind in TRAINING_KINDS), None)
+    return next((s for s in found if s is not None and s.kind in MODEL_KINDS), None)
 
 
 def starts_from_nothing(run: RunView) -> bool:

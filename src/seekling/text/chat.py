@@ -1,48 +1,36 @@
 """Chat messages to ids with an exact loss mask, and back.
 
-A template never sees what a message says. It is rendered with a placeholder for each content, and the
-contents are put in afterwards, each encoded by the rights of who said it: what a user or the system says is
-never parsed for control tokens, an assistant may say the four reasoning tags, and only the template's own
-text makes control tokens. What is rendered hence depends on the roles alone, and is rendered once for each
-pattern of roles.
+The template shipped here never sees what a message says. It is rendered with a placeholder for each content, and
+the contents are put in afterwards, each encoded by the rights of who said it: what a user or the system says is
+never parsed for control tokens, an assistant may say the four reasoning tags, and only the template's own text makes
+control tokens. What is rendered hence depends on the roles alone, and is rendered once for each pattern of roles.
 
-The price: a template that edits contents (strips them, cuts old thinking out) edits a placeholder instead.
+Other templates may do anything with what a message says, so they get to see it (``published``): in a process that
+can be killed, and with look-alikes of control tokens marked, so that the same holds there.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
-from typing import Literal
-
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import Any, Literal
 
 from seekling.errors import UserError
+from seekling.text.published import Chat as Chat
+from seekling.text.published import Want, encode_laid, lay_out
+from seekling.text.template import Template, bad_template
 from seekling.text.tokenizer import CONTROL, TEMPLATE, Tokenizer
 
-Message = Mapping[str, str]
-"""``{"role": "system" | "user" | "assistant", "content": text}``."""
+Message = Mapping[str, Any]
+"""``{"role": "system" | "user" | "assistant", "content": text}``; other templates may know more roles and fields."""
 
 Speaker = Literal["template", "system", "user", "assistant"]
 
-RENDER_CPU_S = 2
-"""CPU seconds a foreign template may take before it is killed."""
-RENDER_WALL_S = 20.0
-RENDER_BYTES = 2**29
-RENDER_CHARS = 2**20
-
-_FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
-"""What a wrong template can raise besides jinja's own errors."""
+Learned = tuple[list[int], list[bool]]
+"""Ids [T] and loss mask [T]."""
 
 _PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")
 
@@ -55,39 +43,79 @@ class Segment:
     speaker: Speaker
 
 
-def render(
-    messages: Sequence[Message], template: str = TEMPLATE, *, add_generation_prompt: bool = False
-) -> list[Segment]:
-    """The conversation as ``template`` lays it out, in segments.
+def render(messages: Sequence[Message], *, add_generation_prompt: bool = False) -> list[Segment]:
+    """The conversation as the template shipped here lays it out, in segments.
 
-    ``add_generation_prompt`` opens an assistant's turn at the end.
-
-    Raises UserError for messages that are none, and for a template that is broken, endless or reaches for
-    what it must not touch.
+    ``add_generation_prompt`` opens an assistant's turn at the end. Raises UserError for messages that are none.
     """
     _check(messages)
-    layout = _layout(template, tuple(message["role"] for message in messages), add_generation_prompt)
+    layout = _layout(tuple(message["role"] for message in messages), add_generation_prompt)
     return [Segment(p, "template") if isinstance(p, str) else _segment(messages[p]) for p in layout]
 
 
+def render_text(
+    tokenizer: Tokenizer, messages: Sequence[Message] | Chat, *, add_generation_prompt: bool = False
+) -> str:
+    """The conversation as the tokenizer's template lays it out: transformers' ``apply_chat_template`` as text.
+
+    For people to read: ids come from the other functions here, which do not mistake what is said for control tokens.
+    Raises UserError for messages that are none and for a template that does wrong.
+    """
+    chat = _chat(messages, add_generation_prompt)
+    return next(iter(lay_out(tokenizer, [chat], "text")))[0][0].text
+
+
 def encode_chat(
-    tokenizer: Tokenizer, messages: Sequence[Message], *, add_generation_prompt: bool = False
-) -> tuple[list[int], list[bool]]:
+    tokenizer: Tokenizer, messages: Sequence[Message] | Chat, *, add_generation_prompt: bool = False
+) -> Learned:
     """Ids [T] and loss mask [T] of one conversation.
 
-    The mask is True exactly on what the assistant says and on the end-of-sentence token after it. Raises
-    UserError when the template does not put that token right after an assistant's content.
+    The mask is True exactly on what the assistant says and on the token that ends its turn. Raises UserError when
+    the template does not end a turn so, and when it edits what was said before: then ``encode_turns`` helps.
     """
     return encode_chats(tokenizer, [messages], add_generation_prompt=add_generation_prompt)[0]
 
 
 def encode_chats(
-    tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], *, add_generation_prompt: bool = False
-) -> list[tuple[list[int], list[bool]]]:
+    tokenizer: Tokenizer, chats: Sequence[Sequence[Message] | Chat], *, add_generation_prompt: bool = False
+) -> list[Learned]:
     """``encode_chat`` of many conversations at once; the tokenizer works on all of them in parallel."""
-    rendered = [render(chat, tokenizer.template, add_generation_prompt=add_generation_prompt) for chat in chats]
+    if not tokenizer.is_shipped:
+        asked = [_chat(chat, add_generation_prompt) for chat in chats]
+        return _encoded(tokenizer, asked, "chat")
+    rendered = [
+        render(_messages(chat), add_generation_prompt=add_generation_prompt or _is_opened(chat)) for chat in chats
+    ]
     ids = iter(_encode_segments(tokenizer, list(chain.from_iterable(rendered))))
     return [_stitched(tokenizer, [(segment, next(ids)) for segment in segments]) for segments in rendered]
+
+
+def encode_turns(tokenizer: Tokenizer, messages: Sequence[Message] | Chat) -> list[Learned]:
+    """Ids and loss masks of the texts that a conversation is learned from, under any template.
+
+    They are one where every turn of the assistant continues the text before it. Where the template edits what was
+    said before, or opens thinking in its generation prompt, they are one for each of the assistant's turns, each
+    with the context in which it would be generated.
+    """
+    return encode_all_turns(tokenizer, [messages])[0]
+
+
+def encode_all_turns(tokenizer: Tokenizer, chats: Sequence[Sequence[Message] | Chat]) -> list[list[Learned]]:
+    """``encode_turns`` of many conversations at once."""
+    if tokenizer.is_shipped:
+        return [[learned] for learned in encode_chats(tokenizer, chats)]
+    made: list[list[Learned]] = []
+    for handful in lay_out(tokenizer, [_chat(chat, False) for chat in chats], "turns"):
+        encoded = iter(encode_laid(tokenizer, list(chain.from_iterable(handful))))
+        made += [[next(encoded) for _ in texts] for texts in handful]
+    return made
+
+
+def encode_prompts(tokenizer: Tokenizer, chats: Sequence[Sequence[Message] | Chat]) -> list[list[int]]:
+    """Ids of conversations up to where the assistant's next token belongs."""
+    if tokenizer.is_shipped:
+        return [ids for ids, _ in encode_chats(tokenizer, chats, add_generation_prompt=True)]
+    return [ids for ids, _ in _encoded(tokenizer, [_chat(chat, True) for chat in chats], "prompt")]
 
 
 def parse_chat(tokenizer: Tokenizer, ids: Sequence[int]) -> list[dict[str, str]]:
@@ -96,6 +124,8 @@ def parse_chat(tokenizer: Tokenizer, ids: Sequence[int]) -> list[dict[str, str]]
     A last assistant's turn without its end is a message as far as it goes, and none when it is empty (a
     generation prompt). Raises UserError for ids of another layout.
     """
+    if not tokenizer.is_shipped:
+        raise _not_a_chat("this tokenizer speaks another template")
     if not ids or ids[0] != tokenizer.bos:
         raise _not_a_chat("it does not begin with the beginning-of-sentence token")
     roles = {tokenizer.user: "user", tokenizer.assistant: "assistant"}
@@ -120,12 +150,36 @@ def parse_chat(tokenizer: Tokenizer, ids: Sequence[int]) -> list[dict[str, str]]
 
 def prompt_ids(tokenizer: Tokenizer, problem_prompt: str) -> list[int]:
     """Ids of a problem put to the assistant, up to where its first token belongs."""
-    messages = [{"role": "user", "content": problem_prompt}]
-    return encode_chat(tokenizer, messages, add_generation_prompt=True)[0]
+    return encode_prompts(tokenizer, [[{"role": "user", "content": problem_prompt}]])[0]
+
+
+def _encoded(tokenizer: Tokenizer, chats: Sequence[Chat], want: Want) -> list[Learned]:
+    """Conversations of which each is one text, under a published template."""
+    handfuls = lay_out(tokenizer, chats, want)
+    return [*chain.from_iterable(encode_laid(tokenizer, [texts[0] for texts in handful]) for handful in handfuls)]
+
+
+def _chat(chat: Sequence[Message] | Chat, opened: bool) -> Chat:
+    if isinstance(chat, Chat):
+        return replace(chat, opened=chat.opened or opened)
+    return Chat(chat, opened=opened)
+
+
+def _messages(chat: Sequence[Message] | Chat) -> Sequence[Message]:
+    """The messages alone. The template shipped here knows neither tools nor variables, and must not drop them."""
+    if not isinstance(chat, Chat):
+        return chat
+    if chat.tools or chat.documents or chat.variables:
+        raise UserError("the template shipped here knows no tools, documents or variables", where="messages")
+    return chat.messages
+
+
+def _is_opened(chat: Sequence[Message] | Chat) -> bool:
+    return isinstance(chat, Chat) and chat.opened
 
 
 def _segment(message: Message) -> Segment:
-    role: Speaker = message["role"]  # type: ignore[assignment]  # checked by _check
+    role: Speaker = message["role"]  # checked by _check
     return Segment(message["content"], role)
 
 
@@ -177,93 +231,27 @@ def _check(messages: Sequence[Message]) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _layout(template: str, roles: tuple[str, ...], add_generation_prompt: bool) -> tuple[str | int, ...]:
+def _layout(roles: tuple[str, ...], add_generation_prompt: bool) -> tuple[str | int, ...]:
     """The template's own text and, between it, the numbers of the messages whose contents stand there."""
-    if "\ue000" in template:
-        raise _bad_template("it contains the character U+E000, which marks contents here")
-    request = {"template": template, "roles": roles, "add_generation_prompt": add_generation_prompt}
-    text = _fill(request) if template == TEMPLATE else _fill_in_child(request)
-    pieces = _PLACEHOLDER.split(text)
+    variables = {
+        "messages": [{"role": role, "content": f"\ue000{i}\ue001"} for i, role in enumerate(roles)],
+        "add_generation_prompt": add_generation_prompt,
+        "bos_token": CONTROL["bos"],
+        "eos_token": CONTROL["eos"],
+    }
+    pieces = _PLACEHOLDER.split(_shipped().render(variables))
     parts = (int(piece) if odd % 2 else piece for odd, piece in enumerate(pieces))
-    layout = tuple(part for part in parts if part != "")
-    placed = [part for part in layout if isinstance(part, int)]
-    if placed != list(range(len(roles))):
-        raise _bad_template("it does not put every message in once and in order")
-    return layout
+    return tuple(part for part in parts if part != "")
 
 
-def _fill(request: Mapping[str, object]) -> str:
-    """Render with placeholders for contents. Raises UserError for anything the template does wrong."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = _raise
-    roles: Sequence[str] = request["roles"]  # type: ignore[assignment]
-    try:
-        return environment.from_string(str(request["template"])).render(
-            messages=[{"role": role, "content": f"\ue000{i}\ue001"} for i, role in enumerate(roles)],
-            add_generation_prompt=request["add_generation_prompt"],
-            bos_token=CONTROL["bos"],
-            eos_token=CONTROL["eos"],
-        )
-    except UserError:
-        raise
-    except (TemplateError, *_FAULTS) as error:
-        raise _bad_template(f"{type(error).__name__}: {error}"[:300]) from None
-
-
-def _fill_in_child(request: Mapping[str, object]) -> str:
-    """``_fill`` in a process with limits on time and memory: a foreign template may never end."""
-    limits = {"cpu_s": RENDER_CPU_S, "bytes": RENDER_BYTES, "chars": RENDER_CHARS}
-    package_root = str(Path(__file__).resolve().parents[2])
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "seekling.text.chat"],
-            input=json.dumps({**request, **limits}).encode(),
-            capture_output=True,
-            timeout=RENDER_WALL_S,
-            env={**{k: v for k, v in os.environ.items() if k == "SYSTEMROOT"}, "PYTHONPATH": package_root},
-            check=False,
-        )
-        reply = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError):  # killed by us, or by a limit before it could speak
-        raise _bad_template("it does not come to an end within its limits of time and memory") from None
-    if "text" not in reply:
-        raise _bad_template(reply["error"])
-    return str(reply["text"])
-
-
-def _answer_parent() -> None:
-    """The child's whole life: limits, one request, one reply."""
-    request = json.loads(sys.stdin.buffer.read())
-    with suppress(ImportError, OSError, ValueError):  # without such limits, the parent's clock remains
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CPU, (request["cpu_s"], request["cpu_s"]))
-        resource.setrlimit(resource.RLIMIT_AS, (request["bytes"], request["bytes"]))
-    try:
-        text = _fill(request)
-        reply = {"text": text} if len(text) <= request["chars"] else {"error": "what it makes is far too long"}
-    except UserError as error:
-        reply = {"error": error.where or error.what}
-    sys.stdout.write(json.dumps(reply))
-
-
-def _raise(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _bad_template(reason: str) -> UserError:
-    return UserError("the chat template cannot be used", where=reason, next_step="Mend chat_template.jinja.")
+@lru_cache(maxsize=1)
+def _shipped() -> Template:
+    return Template(TEMPLATE)
 
 
 def _no_stop() -> UserError:
-    return _bad_template("it does not put the end-of-sentence token right after an assistant's content")
+    return bad_template("it does not put the end-of-sentence token right after an assistant's content")
 
 
 def _not_a_chat(reason: str) -> UserError:
     return UserError("these ids are no chat", where=reason, next_step="Give ids that encode_chat made.")
-
-
-if __name__ == "__main__":
-    _answer_parent()

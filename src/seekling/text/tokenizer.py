@@ -1,19 +1,20 @@
-"""Byte-level BPE on `tokenizers`, saved in the Hugging Face layout: total, deterministic, numbers kept whole.
+"""Text to ids and back: any published byte-pair tokenizer, and those trained here, in the Hugging Face layout.
 
-Text given by a person is never parsed for control tokens. The tokenizer therefore exists as three twins
-that share one vocabulary: ``plain`` parses no added token, ``tagged`` only the four reasoning tags,
-``whole`` all of them. (The library's own switch, ``encode_special_tokens``, spares only tokens marked
-special; the tags are not, so that servers which skip special tokens still show them, as with DeepSeek-R1.)
+Text given by a person is never parsed for control tokens. A tokenizer therefore exists as twins that share one
+vocabulary (``twins``): ``plain`` parses no token that controls anything, ``tagged`` only the four reasoning tags,
+``whole`` all of them. Those tags are not marked special, so that servers which skip special tokens still show
+them, as with DeepSeek-R1.
+
+Tokenizers trained here are byte-level BPE: total, deterministic, numbers kept whole.
 """
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,10 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as Rust
 
 from seekling.errors import UserError
+from seekling.text.folder import TURN_ENDS, Folder, read_folder, templates
+from seekling.text.guard import valid_text
+from seekling.text.pieces import BYTE_CHARS, Pieces, make_pieces
+from seekling.text.twins import Twins, described, id_of, is_control, make_twins
 
 CONTROL = {
     "bos": "<｜begin▁of▁sentence｜>",
@@ -52,112 +57,167 @@ _PIECES = (
     r"|[^\s\p{L}\p{M}\p{N}]"  # other punctuation, one by one: no merge can cross it
     r"|[^\S\n]+(?=\s|$)|[^\S\n]"  # blanks; the last one before something stands alone
 )
+_TRAINED = Folder(
+    where="a tokenizer just trained", files={}, state={}, config={}, added=(), extra=(), template=TEMPLATE,
+    tool_template=None, stops=(), model_type="", names={f"{key}_token": CONTROL[key] for key in ("bos", "eos", "pad")},
+)  # fmt: skip
+OTHER_TYPES = frozenset({"mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"})
+"""Types of models whose tokenizers transformers reads as they are, whatever class they name."""
+
 _NUMBER = re.compile(r"[+-]?[0-9]{1,3}")
 _NAMES = re.compile("|".join(map(re.escape, SPECIAL)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tokenizer:
-    """Text to ids and back. ``pieces[i]`` are the bytes of id ``i``, ``template`` the jinja chat template."""
+    """Text to ids and back.
 
-    whole: Rust
-    tagged: Rust
-    plain: Rust
-    pieces: tuple[bytes, ...]
-    template: str
-    bos: int
+    ``eos`` is the token that ends a text, ``stops`` all at which a model stops, ``eos`` first. ``user``,
+    ``assistant`` and the four tags are ids where such a token exists, and None elsewhere; so are ``bos`` and
+    ``pad``. ``template`` is the jinja chat template, ``tool_template`` the one for conversations with tools where
+    there are two. ``names`` are the special tokens by the names that templates use (``bos_token`` ...).
+    ``control`` are the tokens that no plain text makes. ``before`` and ``after`` are what stands around a framed text.
+    """
+
+    twins: Twins
+    pieces: Pieces
+    template: str | None
+    tool_template: str | None
+    names: Mapping[str, str]
+    control: tuple[str, ...]
+    silent: frozenset[int]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    stops: tuple[int, ...]
+    bos: int | None
     eos: int
-    pad: int
-    user: int
-    assistant: int
-    think_open: int
-    think_close: int
-    answer_open: int
-    answer_close: int
+    pad: int | None
+    user: int | None
+    assistant: int | None
+    think_open: int | None
+    think_close: int | None
+    answer_open: int | None
+    answer_close: int | None
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, special ones included: ids are 0 .. vocab_size - 1."""
-        return len(self.pieces)
+        """Number of ids, special ones included: ids are 0 .. vocab_size - 1. A model's embedding may have more rows."""
+        return len(self.pieces.table)
 
-    def encode(self, text: str, *, special: bool = False, tags: bool = False) -> list[int]:
-        """Ids of ``text``, no control token added.
+    def padded(self, num_ids: int) -> Tokenizer:
+        """The same for a model of ``num_ids`` embeddings: ids beyond the tokenizer's, which many models have, are
+        silent rather than an error."""
+        spare = (b"",) * (num_ids - self.vocab_size)
+        return replace(self, pieces=replace(self.pieces, table=self.pieces.table + spare))
+
+    @property
+    def whole(self) -> Rust:
+        """The library's own tokenizer, which parses every added token."""
+        return self.twins.whole
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it speaks the template shipped here, in its tokens."""
+        spelled = all(CONTROL[name] == self.names.get(f"{name}_token") for name in ("bos", "eos"))
+        return self.template == TEMPLATE and spelled and None not in (self.user, self.assistant)
+
+    def encode(self, text: str, *, special: bool = False, tags: bool = False, framed: bool = False) -> list[int]:
+        """Ids of ``text``, no control token added unless ``framed``.
 
         ``special`` parses every added token in ``text``, ``tags`` only the four reasoning tags; without
-        either, text that merely looks like one is ordinary text. Lone surrogates, which are not text,
-        become U+FFFD.
+        either, text that merely looks like one is ordinary text. ``framed`` adds what the tokenizer puts around
+        a text by itself, often a beginning of sentence: with ``special``, that is transformers' ``tokenizer(text)``.
+        Lone surrogates, which are not text, become U+FFFD.
         """
-        return self.encode_batch([text], special=special, tags=tags)[0]
+        ids = self.encode_batch([text], special=special, tags=tags)[0]
+        return [*self.before, *ids, *self.after] if framed else ids
 
     def encode_batch(self, texts: Sequence[str], *, special: bool = False, tags: bool = False) -> list[list[int]]:
         """``encode`` of many texts at once, in parallel."""
-        twin = self.whole if special else self.tagged if tags else self.plain
-        clean = [_valid(text) for text in texts]
-        return [encoding.ids for encoding in twin.encode_batch_fast(clean, add_special_tokens=False)]
+        clean = [valid_text(text) for text in texts]
+        if special:
+            return [encoding.ids for encoding in self.whole.encode_batch_fast(clean, add_special_tokens=False)]
+        return (self.twins.tagged if tags else self.twins.plain).encode_batch(clean)
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
         """The text of ``ids``; bytes that form no character become U+FFFD.
 
-        ``skip_special`` leaves out the five control tokens and keeps the reasoning tags. Raises UserError for
-        an id outside the vocabulary.
+        ``skip_special`` leaves out the tokens marked special (of those trained here, the five control tokens) and
+        keeps the reasoning tags. Raises UserError for an id outside the vocabulary.
         """
-        return b"".join(self._bytes(ids, skip_special)).decode("utf-8", "replace")
+        return self.pieces.text(self._shown(ids, skip_special))
 
     def decode_stream(self, ids: Iterable[int], *, skip_special: bool = False) -> Iterator[str]:
         """``decode`` while the ids arrive: a character is emitted whole, when its last byte is there."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for piece in self._bytes(ids, skip_special):
-            if text := decoder.decode(piece):
-                yield text
-        if text := decoder.decode(b"", final=True):
-            yield text
+        return self.pieces.stream(self._shown(ids, skip_special))
 
-    def _bytes(self, ids: Iterable[int], skip_special: bool) -> Iterator[bytes]:
-        silent = {getattr(self, name) for name in CONTROL} if skip_special else set()
+    def _shown(self, ids: Iterable[int], skip_special: bool) -> Iterator[int]:
+        silent: frozenset[int] = self.silent if skip_special else frozenset()
+        size = self.vocab_size
         for token in ids:
-            if not 0 <= token < len(self.pieces):
+            if not 0 <= token < size:
                 raise UserError(
-                    f"token id {token} is outside the vocabulary of {len(self.pieces)}",
+                    f"token id {token} is outside the vocabulary of {size}",
                     next_step="Use the tokenizer saved beside the model; this one belongs to another.",
                 )
             if token not in silent:
-                yield self.pieces[token]
+                yield token
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.json``, ``tokenizer_config.json`` and ``chat_template.jinja`` into ``folder``.
+        """Write the tokenizer's files into ``folder``: of a loaded one its own, byte for byte.
 
         transformers' ``AutoTokenizer`` and vLLM load it. Raises UserError when the folder cannot be written.
         """
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": self.whole.id_to_token(self.bos),
-            "eos_token": self.whole.id_to_token(self.eos),
-            "pad_token": self.whole.id_to_token(self.pad),
-            "clean_up_tokenization_spaces": False,
-            "add_prefix_space": False,
-        }
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / "tokenizer.json", self.whole.to_str(pretty=True))
-            _write(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False))
-            _write(folder / "chat_template.jinja", self.template)
+            for name, data in (self._own_files() if self.files else self._new_files()).items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                _write(folder / name, data)
         except OSError as error:
             raise UserError(f"cannot save the tokenizer: {error}", where=str(folder)) from None
 
+    def _own_files(self) -> dict[str, bytes]:
+        """The files it came from; and a template, if it was given another since."""
+        is_changed = self.template is not None and templates(self.files, "")[0] != self.template
+        return {
+            **self.files,
+            **({"chat_template.jinja": self.template.encode()} if is_changed and self.template else {}),
+        }
+
+    def _new_files(self) -> dict[str, bytes]:
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **self.names,
+            "clean_up_tokenization_spaces": False,
+            "add_prefix_space": False,
+        }
+        return {
+            "tokenizer.json": self.whole.to_str(pretty=True).encode(),
+            "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False).encode(),
+            "chat_template.jinja": (self.template or "").encode(),
+        }
+
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """The tokenizer saved in ``folder``. Raises UserError if it is missing, damaged or not ours."""
-        file = folder / "tokenizer.json"
-        text = _read(file)
+        """The tokenizer in ``folder``, trained here or published (see ``folder.read_folder``).
+
+        Raises UserError if it is missing, damaged, or of a kind that is not known here.
+        """
+        read = read_folder(folder)
+        state = _as_transformers_reads(read)
         try:
-            whole = Rust.from_str(text)
+            whole = Rust.from_str(read.files["tokenizer.json"].decode())
+            parts = described(
+                normalizer=state["normalizer"], pre_tokenizer=state["pre_tokenizer"], decoder=state["decoder"]
+            )
         except Exception as error:  # the library raises bare Exception
-            raise UserError(
-                f"the tokenizer is damaged: {error}"[:400],
-                where=str(file),
-                next_step="Copy the file again, or run the stage that wrote it again.",
-            ) from None
-        return _with_twins(whole, _template(folder), where=str(file))
+            raise _damaged(str(error), read.where) from None
+        whole.normalizer, whole.pre_tokenizer, whole.decoder = parts.normalizer, parts.pre_tokenizer, parts.decoder
+        whole.no_truncation()
+        whole.no_padding()
+        whole.model.dropout = None
+        _add_tokens(whole, read)
+        return _tokenizer(whole, state, read)
 
 
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -186,7 +246,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     vocab, merges = _numbers_first(learned["vocab"], learned["merges"], in_order, vocab_size)
     whole = _rust(models.BPE(vocab=vocab, merges=merges))
     whole.add_tokens([AddedToken(name, special=name not in TAGS.values(), normalized=False) for name in SPECIAL])
-    return _with_twins(whole, TEMPLATE, where="a tokenizer just trained")
+    return _tokenizer(whole, json.loads(whole.to_str()), _TRAINED)
 
 
 def _numbers_first(
@@ -197,7 +257,7 @@ def _numbers_first(
     ``numbers`` are pairs of digits, then signed numbers: 12 forms before +12 does. A three-digit token is given both
     its merges (12+3 and 1+23), so that moving the pairs cannot cut it off.
     """
-    front = dict.fromkeys([*SPECIAL, *_BYTE_CHARS, *numbers])
+    front = dict.fromkeys([*SPECIAL, *BYTE_CHARS, *numbers])
     rest = (token for token in sorted(learned, key=learned.__getitem__) if token not in front)
     vocab = {token: place for place, token in enumerate(islice((*front, *rest), vocab_size))}
     pairs = dict.fromkeys([(number[0], number[1:]) for number in numbers])
@@ -215,7 +275,7 @@ def _watched(texts: Iterable[str], numbers: set[str]) -> Iterator[str]:
             digits = run.lstrip("+-")
             if len(digits) <= 2:
                 numbers.update(piece for piece in (digits, run) if len(piece) > 1)
-        yield _NAMES.sub("\n", _valid(text))
+        yield _NAMES.sub("\n", valid_text(text))
 
 
 def _rust(model: models.BPE) -> Rust:
@@ -227,85 +287,126 @@ def _rust(model: models.BPE) -> Rust:
     return rust
 
 
-def _with_twins(whole: Rust, template: str, *, where: str) -> Tokenizer:
-    """Wrap ``whole`` with its twins and byte table. Raises UserError when it is not of our kind."""
-    state: dict[str, Any] = json.loads(whole.to_str())
-    ids = {key: whole.token_to_id(name) for key, name in (CONTROL | TAGS).items()}
-    lacking = [(CONTROL | TAGS)[key] for key, place in ids.items() if place is None]
-    if lacking or (state["decoder"] or {}).get("type") != "ByteLevel":
-        fault = f"lacks {lacking[0]}" if lacking else "is not byte-level"
-        raise UserError(f"the tokenizer {fault}", where=where, next_step="Use one that Seekling trained.")
-    tags = [token for token in state["added_tokens"] if token["content"] in TAGS.values()]
+def _tokenizer(whole: Rust, state: Mapping[str, Any], read: Folder) -> Tokenizer:
+    """Put a tokenizer together. Raises UserError when it is not of a kind that is known here."""
+    added = {token.content: token for token in whole.get_added_tokens_decoder().values()}
+    source = (read.template or "") + (read.tool_template or "")
+    control = tuple(content for content, token in added.items() if is_control(token, source))
+    ids = {key: whole.token_to_id(content) if content in added else None for key, content in (CONTROL | TAGS).items()}
+    named = {key: whole.token_to_id(content) for key, content in read.names.items()}
+    pieces = make_pieces(whole.get_vocab(with_added_tokens=True), state["decoder"], read.where)
+    stops = _stops(whole, read, named.get("eos_token"), len(pieces.table))
+    before, after = _frame(whole)
+    whole.post_processor = None  # it would blur where tokens begin; what it adds is known now
     return Tokenizer(
-        whole=whole,
-        tagged=Rust.from_str(json.dumps(state | {"added_tokens": tags})),
-        plain=Rust.from_str(json.dumps(state | {"added_tokens": []})),
-        pieces=_byte_table(whole, {token["content"] for token in state["added_tokens"]}),
-        template=template,
-        **{key: place for key, place in ids.items() if place is not None},
+        twins=make_twins(whole, state, control, tuple(TAGS.values())),
+        pieces=pieces,
+        template=read.template,
+        tool_template=read.tool_template,
+        names=read.names,
+        control=control,
+        silent=frozenset(id_of(whole, content) for content, token in added.items() if token.special),
+        before=before,
+        after=after,
+        stops=stops,
+        files=read.files,
+        bos=named.get("bos_token"),
+        eos=stops[0],
+        pad=named.get("pad_token"),
+        **{key: ids[key] for key in ("user", "assistant", *TAGS)},
     )
 
 
-def _byte_chars() -> list[str]:
-    """The printable character that stands for each byte 0..255 in a byte-level vocabulary (GPT-2's table)."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    spare = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
+def _as_transformers_reads(read: Folder) -> dict[str, Any]:
+    """tokenizer.json with the changes that transformers 5 makes to it.
 
-
-_BYTE_CHARS = _byte_chars()
-
-
-def _byte_table(rust: Rust, added: set[str]) -> tuple[bytes, ...]:
-    """The bytes of every id; an id between others that no token has is empty."""
-    byte_of = {char: byte for byte, char in enumerate(_BYTE_CHARS)}
-    vocab = rust.get_vocab(with_added_tokens=True)
-    table = [b""] * (max(vocab.values()) + 1)
-    for token, place in vocab.items():
-        foreign = token in added or any(char not in byte_of for char in token)
-        table[place] = token.encode() if foreign else bytes(byte_of[char] for char in token)
-    return tuple(table)
-
-
-def _valid(text: str) -> str:
-    """``text`` itself, or with lone surrogates as U+FFFD when it could not be written as UTF-8."""
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _template(folder: Path) -> str:
-    """The chat template: in a file of its own, or, as of old, in ``tokenizer_config.json``, or else ours."""
-    if (folder / "chat_template.jinja").is_file():
-        return _read(folder / "chat_template.jinja")
-    if not (folder / "tokenizer_config.json").is_file():
-        return TEMPLATE
-    try:
-        template = json.loads(_read(folder / "tokenizer_config.json")).get("chat_template")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"not valid JSON: {error}", where=str(folder / "tokenizer_config.json")) from None
-    return template if isinstance(template, str) else TEMPLATE
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        is_missing = isinstance(error, FileNotFoundError)
+    It takes a tokenizer of class LlamaTokenizer that is not byte-level for one of Llama 2 and sets the parts
+    beside the model itself: so text after a control token gets no blank in front, unless ``legacy`` asks for it.
+    """
+    state = read.state
+    lacking = [key for key in ("model", "added_tokens", "decoder") if key not in state]
+    model = state.get("model")
+    if lacking or not isinstance(model, dict) or not isinstance(state["added_tokens"], list):
+        raise _damaged(f"it lacks {lacking[0] if lacking else 'a model'}", read.where)
+    is_pair_encoding = model.get("type", "BPE") == "BPE" and isinstance(model.get("vocab"), dict)
+    if not is_pair_encoding or not isinstance(model.get("merges"), list):
         raise UserError(
-            "there is no tokenizer here" if is_missing else f"cannot read the tokenizer: {error}",
-            where=str(file),
-            next_step="Name the folder that holds tokenizer.json.",
-        ) from None
+            f"the tokenizer is of the kind {model.get('type')!r}, and only BPE is known here", where=read.where,
+            next_step="Use a model of the families llama, mistral, qwen or deepseek.",
+        )  # fmt: skip
+    state = {"normalizer": None, "pre_tokenizer": None, **state, "model": {**model, "dropout": None}}
+    kind = str(read.config.get("tokenizer_class", "")).removesuffix("Fast")
+    parts = json.dumps([state["pre_tokenizer"], state["decoder"]])
+    if kind != "LlamaTokenizer" or "ByteLevel" in parts or read.model_type in OTHER_TYPES:
+        return state
+    prefix = read.config.get("add_prefix_space", True) is not False
+    scheme = ("always" if read.config.get("legacy") else "first") if prefix else "never"
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False}
+    blank = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    steps = [blank, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    steps += [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
+    decoder = {"type": "Sequence", "decoders": steps}
+    return state | {"normalizer": None, "pre_tokenizer": metaspace, "decoder": decoder}
 
 
-def _write(file: Path, text: str) -> None:
+def _add_tokens(whole: Rust, read: Folder) -> None:
+    """Add what the configs add to tokenizer.json, in transformers' order, so that equal tokens get equal ids."""
+    known = {repr(token) for token in whole.get_added_tokens_decoder().values()}
+    tokens = [token for token in read.added if repr(token) not in known]
+    seen = {token.content for token in (*whole.get_added_tokens_decoder().values(), *tokens)}
+    for content in (*read.names.values(), *read.extra):
+        if content not in seen:
+            tokens.append(AddedToken(content, special=True))
+            seen.add(content)
+    named = set(read.names.values())
+    whole.add_tokens([_as_special(token) if token.content in named else token for token in tokens])
+
+
+def _as_special(token: AddedToken) -> AddedToken:
+    return AddedToken(
+        token.content, lstrip=token.lstrip, rstrip=token.rstrip, single_word=token.single_word,
+        normalized=token.normalized, special=True,
+    )  # fmt: skip
+
+
+def _frame(whole: Rust) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What the post-processor puts before and after a text."""
+    framed, bare = whole.encode("a").ids, whole.encode("a", add_special_tokens=False).ids
+    start = next((i for i in range(len(framed)) if framed[i : i + len(bare)] == bare), 0)
+    return tuple(framed[:start]), tuple(framed[start + len(bare) :])
+
+
+def _stops(whole: Rust, read: Folder, eos: int | None, size: int) -> tuple[int, ...]:
+    """The ids at which a model stops: the tokenizer's own end first, then the configs', then the template's."""
+    source = (read.template or "") + (read.tool_template or "")
+    ends = (whole.token_to_id(token) for token in TURN_ENDS if token in source)
+    stops = tuple(dict.fromkeys(token for token in (eos, *read.stops, *ends) if token is not None))
+    if not stops:
+        raise UserError(
+            "the tokenizer names no token that ends a text", where=read.where,
+            next_step="Name its eos_token in tokenizer_config.json.",
+        )  # fmt: skip
+    if wrong := [token for token in stops if not 0 <= token < size]:
+        raise UserError(
+            f"eos_token_id {wrong[0]} is outside the vocabulary of {size}", where=read.where,
+            next_step="Use the generation_config.json and the tokenizer of one model.",
+        )  # fmt: skip
+    return stops
+
+
+def _damaged(reason: str, where: str) -> UserError:
+    return UserError(
+        f"the tokenizer is damaged: {reason}"[:400],
+        where=where,
+        next_step="Copy the file again, or run the stage that wrote it again.",
+    )
+
+
+def _write(file: Path, data: bytes) -> None:
     """Write beside, flush to disk, then rename: a crash leaves the old file or the new one."""
     beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    with beside.open("w", encoding="utf-8", newline="\n") as handle:
-        handle.write(text)
+    with beside.open("wb") as handle:
+        handle.write(data)
         handle.flush()
         os.fsync(handle.fileno())
     beside.replace(file)

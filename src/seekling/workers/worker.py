@@ -1,0 +1,181 @@
+"""A killable process that answers requests over pipes, one JSON line each: for work that may never end.
+
+The child starts with the first request, in a clean environment and a session of its own, so that it is killed
+together with whatever it started. After an overrun or a crash the next request starts a new child. The child
+also stops itself at its processor time, so that none outlives a killed parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from seekling.errors import UserError
+
+KEPT = ("SYSTEMROOT", "TZ")
+"""What a child inherits of the environment; everything else, secrets included, stays here."""
+
+
+ROOT = str(Path(__file__).resolve().parents[2])
+"""Where a child finds this package."""
+
+
+class WorkerLost(UserError):
+    """The child overran a limit or died. The next request starts a new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    stderr: IO[bytes]
+    parent: int
+
+
+class Worker:
+    """One child at a time, shared by threads: requests wait for each other.
+
+    ``target`` names ``package.module:function``. The child calls it once, with ``setup``, and answers every
+    request with what it returned, a function from JSON to JSON. ``memory_bytes`` bounds the child's address
+    space, ``cpu_s`` its processor time per request, ``reply_bytes`` what is read of one reply.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        setup: object = None,
+        *,
+        memory_bytes: int = 2**29,
+        cpu_s: float = 2.0,
+        reply_bytes: int = 2**28,
+    ) -> None:
+        self.target, self.setup = target, setup
+        self.memory_bytes, self.cpu_s, self.reply_bytes = memory_bytes, cpu_s, reply_bytes
+        self._child: _Child | None = None
+        self._end: weakref.finalize[..., Worker] | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, request: object, timeout_s: float) -> Any:
+        """The target's answer. Raises the UserError it raised, or WorkerLost when none came in time."""
+        with self._lock:
+            deadline = time.monotonic() + timeout_s
+            if self._child is None or self._child.parent != os.getpid():  # a forked copy leaves the child alone
+                self._begin(deadline)
+            return self._exchange(request, deadline)
+
+    def close(self) -> None:
+        """Kill the child, if there is one."""
+        with self._lock:
+            self._drop()
+
+    def _begin(self, deadline: float) -> None:
+        self._child = _start(self.target, self.memory_bytes)
+        self._end = weakref.finalize(self, _kill, self._child)  # when the worker is forgotten, or Python ends
+        try:
+            self._exchange(self.setup, deadline)
+        except UserError:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._end is not None:
+            self._end()
+        self._child = self._end = None
+
+    def _exchange(self, body: object, deadline: float) -> Any:
+        assert self._child is not None
+        line = json.dumps({"cpu_s": self.cpu_s, "body": body}).encode() + b"\n"
+        try:
+            outcome = json.loads(_converse(self._child, line, deadline, self.reply_bytes))
+            if "reply" in outcome:
+                return outcome["reply"]
+            what, where, next_step = outcome["letter"]
+        except (TimeoutError, OSError, ValueError, TypeError, KeyError) as error:
+            reason = _reason(self._child, error)
+            self._drop()
+            raise WorkerLost("a worker gave no answer", where=reason) from None
+        raise UserError(what, where=where, next_step=next_step)
+
+
+def _start(target: str, memory_bytes: int) -> _Child:
+    stderr = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the child
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "seekling.workers.child", target, str(memory_bytes)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        bufsize=0,
+        env={name: os.environ[name] for name in KEPT if name in os.environ} | {"PYTHONPATH": ROOT},
+        start_new_session=True,
+    )
+    assert process.stdin and process.stdout
+    os.set_blocking(process.stdin.fileno(), False)
+    os.set_blocking(process.stdout.fileno(), False)
+    return _Child(process, stderr, os.getpid())
+
+
+def _converse(child: _Child, line: bytes, deadline: float, reply_bytes: int) -> bytes:
+    """Send a line and read one, never waiting past ``deadline``, whichever side is stuck.
+
+    Raises TimeoutError, EOFError's kin OSError when the child has gone, ValueError when it says too much.
+    """
+    assert child.process.stdin and child.process.stdout
+    to, back = child.process.stdin.fileno(), child.process.stdout.fileno()
+    unsent, reply = memoryview(line), bytearray()
+    with selectors.DefaultSelector() as ready:
+        ready.register(to, selectors.EVENT_WRITE)
+        ready.register(back, selectors.EVENT_READ)
+        while not reply.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            for key, _ in ready.select(left):
+                if key.fd == to:
+                    unsent = unsent[os.write(to, unsent) :]
+                    if not unsent:
+                        ready.unregister(to)
+                    continue
+                if not (chunk := os.read(back, 2**20)):
+                    raise BrokenPipeError
+                reply += chunk
+            if len(reply) > reply_bytes:
+                raise ValueError("its reply is far too long")
+    return bytes(reply)
+
+
+def _reason(child: _Child, error: Exception) -> str:
+    """Why no answer came, in words: the limit that was met, or the child's own last words."""
+    if isinstance(error, TimeoutError):
+        return "it did not come to an end in time"
+    if not isinstance(error, OSError):
+        return str(error)
+    with suppress(subprocess.TimeoutExpired):
+        child.process.wait(5.0)
+    if child.process.returncode == -signal.SIGXCPU:
+        return "it used more processor time than it may"
+    child.stderr.seek(0)
+    said = child.stderr.read().decode("utf-8", "replace").strip().splitlines()
+    return f"it died: {said[-1][:300] if said else f'exit status {child.process.returncode}'}"
+
+
+def _kill(child: _Child) -> None:
+    """Kill the child and its descendants, close the pipes. Does nothing in a fork of the parent."""
+    if child.parent != os.getpid():
+        return
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.process.pid, signal.SIGKILL)
+    for pipe in (child.process.stdin, child.process.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()
+    child.process.wait()

@@ -94,8 +94,8 @@ def killed(forks: Forks, argv: list[str], folder: Path, point: Point) -> Ended:
     return child.wait()
 
 
-PRETRAIN_POINTS = points("pretrain", {"step": 8, "checkpoint": 20, "line": 16}, 0.8)
-GRPO_POINTS = points("grpo", {"step": 6, "checkpoint": 15, "journal": 6}, 0.8)
+PRETRAIN_POINTS = points("pretrain", {"step": 8, "checkpoint": 16, "line": 16}, 0.8)
+GRPO_POINTS = points("grpo", {"step": 6, "checkpoint": 12, "journal": 6}, 0.8)
 
 
 @pytest.mark.parametrize("point", PRETRAIN_POINTS)
@@ -282,9 +282,9 @@ def _cut(file: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
-        ("model.safetensors", _flip),
+        ("weights.safetensors", _flip),
         ("optimizer.safetensors", _cut),
-        ("config.json", Path.unlink),
+        ("weights.safetensors", Path.unlink),
         ("state.json", Path.unlink),
         ("state.json", _cut),
         ("state.json", lambda file: file.write_text("[]")),

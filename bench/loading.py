@@ -1,4 +1,4 @@
-"""Loading a 0.5B-shaped checkpoint: seconds against what the disk cache allows, peak memory against the model. A minute:
+"""Loading a 0.5B-shaped checkpoint: seconds against the disk cache, peak memory against the model. A minute:
 
     .venv/bin/python -m bench.loading
 
@@ -40,7 +40,8 @@ def main() -> None:
     seconds = {name: statistics.median(row["seconds"] for row in found) for name, found in rows.items()}
     peak = {name: max(row["peak_bytes"] - row["before_bytes"] for row in found) for name, found in rows.items()}
     figures = {
-        "shape": SHAPE, "dtype": "bfloat16", "model_bytes": made["model_bytes"], "largest_tensor_bytes": made["largest"],
+        "shape": SHAPE, "dtype": "bfloat16", "model_bytes": made["model_bytes"],
+        "largest_tensor_bytes": made["largest"],
         "repeats": asked.repeats, "seconds": seconds, "peak_bytes": peak,
         "share_of_disk_cache": round(statistics.median(a["seconds"] / b["seconds"] for a, b in pairs), 3),
         "peak_over_model": round(peak["load"] / made["model_bytes"], 3),
@@ -110,7 +111,7 @@ def transformers_(folder: str) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     before, began = memory("VmRSS"), time.perf_counter()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "before_bytes": before, "peak_bytes": memory("VmHWM")}
 

@@ -18,6 +18,7 @@ import torch
 
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Completion, Engine, Request
+from seekling.engine.foreign import engine_for
 from seekling.engine.sampler import seed_of
 from seekling.errors import SelfTestFailed
 from seekling.learn.batch import Batch, Text, pack
@@ -198,12 +199,12 @@ def of_invariance(
 
 def _sample(model: Decoder, stops: int | Collection[int], prompts: Sequence[tuple[int, ...]]) -> list[Completion]:
     requests, sampling = _requests(model, prompts)
-    said = Engine(model, stops).generate(requests, sampling)
+    said = engine_for(model, stops).generate(requests, sampling)
     if any(completion.stop is Stop.STOP for completion in said):
         return said
     # An untrained model hardly ever stops: let a token it does say be the stop, whose log-probability matters most.
     spoken = said[0].tokens[len(said[0].tokens) // 2]
-    return Engine(model, spoken).generate(requests, sampling)
+    return engine_for(model, spoken).generate(requests, sampling)
 
 
 def _requests(model: Decoder, prompts: Sequence[tuple[int, ...]]) -> tuple[list[Request], Sampling]:

@@ -15,7 +15,7 @@ from seekling.model.decoder import Rows
 from seekling.model.weights import load_model
 from seekling.runlog.run import Run
 from tests.e2e.forks import Forks
-from tests.oracles.checkpoints import MAKERS, publish
+from tests.oracles.checkpoints import publish
 
 CHATS = [
     {"prompt": f"{n} + {n}?", "completion": f"<think>twice {n}</think><answer>{2 * n}</answer>"} for n in range(12)
@@ -77,13 +77,17 @@ sampling = { max_tokens = 40 }
 """
 
 
-@pytest.fixture(scope="module", params=sorted(MAKERS))
+@pytest.fixture(scope="module", params=["deepseek_v3", "qwen2"])
 def finished(request: pytest.FixtureRequest, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a published checkpoint and a finished run on it."""
-    folder = tmp_path_factory.mktemp(request.param)
-    publish(request.param, folder / "published")
+    return finish(request.param, tmp_path_factory.mktemp(request.param), forks, MANIFEST)
+
+
+def finish(name: str, folder: Path, forks: Forks, manifest: str) -> Path:
+    """Publish a checkpoint in ``folder`` and run the manifest on it."""
+    publish(name, folder / "published")
     (folder / "chats.jsonl").write_text("\n".join(map(json.dumps, CHATS)))
-    (folder / "mine.toml").write_text(MANIFEST)
+    (folder / "mine.toml").write_text(manifest)
     (folder / "small.py").write_text(TASK)
     ended = forks.run(["run", "mine.toml"], folder)
     assert ended.code == 0, ended.said
@@ -182,3 +186,19 @@ def test_a_folder_that_is_not_empty_is_left_alone(finished: Path, forks: Forks, 
     assert ended.code == 2 and "not empty" in ended.said
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
     assert [file.name for file in tmp_path.iterdir()] == ["out"], "nothing half-written beside it"
+
+
+def test_a_family_not_built_here_goes_the_same_way_through_transformers(forks: Forks, tmp_path: Path) -> None:
+    manifest = MANIFEST.replace('model = "./published"', 'model = "./published"\nthrough = "transformers"')
+    folder = finish("gpt2", tmp_path, forks, manifest)
+    ended = forks.run(["export", "mine", "out"], folder)
+    assert ended.code == 0, ended.said
+    ids = list(range(20, 50))
+    trained, out = (
+        logits_of_theirs(place, ids) for place in (Run(folder / "runs/mine").stage("zero").model, folder / "out")
+    )
+    assert torch.equal(trained, out)
+    assert not torch.equal(out, logits_of_theirs(folder / "published", ids))
+    assert "- gpt2" in (folder / "out/README.md").read_text()
+    asked = forks.run(["ask", "./out", "2 + 2?", "--max-tokens", "4"], folder)
+    assert asked.code == 0, asked.said

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, DeepseekV3Config, Qwen2Config
+from transformers import AutoModelForCausalLM, DeepseekV3Config, GPT2Config, Qwen2Config
 
 from seekling.text.tokenizer import Tokenizer
 from tests.oracles.tokenizers import FAMILIES
@@ -36,7 +36,14 @@ def deepseek_v3(num_ids: int) -> Any:
     )  # fmt: skip
 
 
-MAKERS = {"qwen2": (qwen2, "qwen2.5"), "deepseek_v3": (deepseek_v3, "deepseek_r1")}
+def gpt2(num_ids: int) -> Any:
+    """A family that is not built here."""
+    return GPT2Config(
+        vocab_size=num_ids, n_embd=32, n_layer=2, n_head=4, n_positions=256, bos_token_id=None, eos_token_id=0
+    )
+
+
+MAKERS = {"qwen2": (qwen2, "qwen2.5"), "deepseek_v3": (deepseek_v3, "deepseek_r1"), "gpt2": (gpt2, "qwen2.5")}
 
 
 def publish(name: str, folder: Path) -> Path:

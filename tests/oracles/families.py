@@ -200,7 +200,7 @@ def gap(ours: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
 
 def greedy_differences(ours: Decoder, other: Any, rows: Sequence[Sequence[int]], count: int = 12) -> int:
     """Tokens in which greedy continuations part, unless our two best logits lay within 1e-4 there."""
-    said = Engine(ours, stop_token=-1).generate(
+    said = Engine(ours, stop_tokens=-1).generate(
         [Request(tuple(row), 0) for row in rows], Sampling(temperature=0, max_tokens=count)
     )
     differs = 0

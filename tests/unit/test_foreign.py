@@ -218,10 +218,9 @@ def test_generation_settings_are_written_back_as_they_stood(folder: Path, tmp_pa
     assert json.loads((tmp_path / "saved/generation_config.json").read_text()) == told
 
 
-def test_a_large_model_is_saved_in_several_files(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SHARD_BYTES", 20_000)
+def test_a_large_model_is_saved_in_several_files(folder: Path, tmp_path: Path) -> None:
     model = load_foreign(folder)
-    save_foreign(tmp_path / "saved", model)
+    save_foreign(tmp_path / "saved", model, shard_bytes=20_000)
     assert len(list((tmp_path / "saved").glob("*.safetensors"))) > 2
     again = load_foreign(tmp_path / "saved").state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())

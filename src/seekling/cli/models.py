@@ -88,16 +88,28 @@ def export_command(runs: Path, model: str, folder: Path, dtype: str, shard_gb: f
     run, stage = run_of(source)
     with new_folder(folder) as beside:
         export_model(source, beside, dtype=dtype, shard_bytes=int(shard_gb * 2**30))
-        config = config_from(read_json(beside / "config.json"), "config.json")
+        shape, engines = told_of(beside)
         if run is not None:
             write_json(beside / "seekling/lineage.json", lineage(run, stage))
             write_atomic(beside / "seekling/manifest.toml", (run / "manifest.toml").read_text(encoding="utf-8"))
-        card = render_card(folder.name, describe(config), loaders(config), run=run, stage=stage)
+        card = render_card(folder.name, shape, engines, run=run, stage=stage)
         write_atomic(beside / "README.md", card)
     console = Console(highlight=False)
     console.print(f"exported {model} to {folder}", markup=False)
-    for engine, text in loaders(config).items():
+    for engine, text in engines.items():
         console.print(f"  {engine:<14} {text}", markup=False, soft_wrap=True)
+
+
+def told_of(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """What a model folder is, and which engines load it."""
+    from seekling.model.foreign import is_foreign
+
+    values = read_json(folder / "config.json")
+    if is_foreign(folder):
+        family = str(values.get("model_type"))
+        return {"family": family}, {"transformers": "yes", "vLLM": f"if it serves models of type {family}"}
+    config = config_from(values, "config.json")
+    return describe(config), loaders(config)
 
 
 def run_of(model: Path) -> tuple[Path | None, str]:

@@ -37,6 +37,8 @@ def flops_per_token(config: ModelConfig, context: float, *, training: bool, mtp:
 
     Matrices count 2 per active parameter, attention 2 (K + V) per head and position seen, norms and biases nothing.
     """
+    if not isinstance(config, ModelConfig):  # a model of transformers counts its own
+        return config.flops_per_token(training=training)
     layers = config.num_hidden_layers + (config.num_nextn_predict_layers if mtp else 0)
     matrices = sum(_block(config, layer, active=True, norms=False) for layer in range(config.num_hidden_layers))
     matrices += config.vocab_size * config.hidden_size

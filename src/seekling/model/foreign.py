@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from seekling.errors import UserError
 from seekling.model.decoder import Hidden, Rows
-from seekling.model.weights import SHARD_BYTES, Shards, _as_os_error, is_finite
+from seekling.model.weights import SHARD_BYTES, Shards, as_os_error, is_finite, load_model, save_model
 from seekling.runlog.files import disk_error, read_json, sync_folder, write_json
 
 MARK = "seekling.json"
@@ -358,13 +358,25 @@ def load_foreign(
     return model
 
 
-def save_foreign(folder: Path, model: Foreign) -> None:
+def load_any(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+    """The model in a folder, run by whose code its import stage chose."""
+    load = load_foreign if is_foreign(folder) else load_model
+    return load(folder, device=device, dtype=dtype)
+
+
+def save_any(folder: Path, model: Any, *, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write what ``load_any`` reads."""
+    save = save_foreign if isinstance(model, Foreign) else save_model
+    save(folder, model, shard_bytes=shard_bytes)
+
+
+def save_foreign(folder: Path, model: Foreign, *, shard_bytes: int = SHARD_BYTES) -> None:
     """Write weights and settings as transformers reads them, config.json last; the mark beside them."""
     beside = folder / ".saving"
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        model.net.save_pretrained(beside, max_shard_size=SHARD_BYTES)
+        model.net.save_pretrained(beside, max_shard_size=shard_bytes)
         if model.generation is not None:
             write_json(beside / "generation_config.json", model.generation)
         mark_foreign(folder)
@@ -374,7 +386,7 @@ def save_foreign(folder: Path, model: Foreign) -> None:
             file.replace(folder / file.name)
         sync_folder(folder)
     except (OSError, SafetensorError) as error:
-        raise disk_error(folder, _as_os_error(error)) from None
+        raise disk_error(folder, as_os_error(error)) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from seekling.errors import UserError, nearest
 from seekling.model.decoder import Decoder
+from seekling.model.foreign import Foreign
 from seekling.model.layers import Linear
 from seekling.model.moe import DeepSeekMoE
 from seekling.model.weights import is_finite, load_tensors, save_tensors
@@ -176,6 +177,8 @@ def merged(model: Decoder, place: str | None = None) -> Decoder:
 
 def reference_of(model: Decoder) -> Decoder:
     """The model before it learns, for good: what is trained is copied, what is frozen shared, adapters left out."""
+    if isinstance(model, Foreign):
+        return model.reference()
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     return _sharing(model, {name: own.clone() for name, own in model.state_dict().items() if name not in frozen})
 

@@ -199,10 +199,10 @@ def save_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
         sync_folder(file.parent)
     except (OSError, SafetensorError) as error:
         beside.unlink(missing_ok=True)
-        raise disk_error(file, _as_os_error(error)) from None
+        raise disk_error(file, as_os_error(error)) from None
 
 
-def _as_os_error(error: Exception) -> OSError:
+def as_os_error(error: Exception) -> OSError:
     """The library wraps what the system said in words; the number in them tells a full disk from a forbidden one."""
     if isinstance(error, OSError) and error.errno is not None:
         return error

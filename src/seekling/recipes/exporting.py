@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from seekling.errors import UserError
-from seekling.model.weights import SHARD_BYTES, load_model, save_model
+from seekling.model.foreign import load_any, save_any
+from seekling.model.weights import SHARD_BYTES
 from seekling.recipes.importing import refuse_foreign_tokenizer
 from seekling.runlog.files import disk_error, read_json, sync_folder, write_json
 from seekling.runlog.ledger import Cost, kept, read_ledger, spent
@@ -32,10 +33,10 @@ def export_model(source: Path, folder: Path, *, dtype: str = "", shard_bytes: in
     if wanted not in DTYPES:
         raise UserError(f'there is no dtype "{wanted}" to export in', next_step=f"Take one of {', '.join(DTYPES)}.")
     kind: torch.dtype = getattr(torch, wanted)
-    model, tokenizer = load_model(source, dtype=kind), Tokenizer.load(source)
+    model, tokenizer = load_any(source, dtype=kind), Tokenizer.load(source)
     refuse_foreign_tokenizer(tokenizer, model.config.vocab_size, source)
     tokenizer.save(folder)
-    save_model(folder, model, shard_bytes=shard_bytes)
+    save_any(folder, model, shard_bytes=shard_bytes)
     ids = token_ids(tokenizer)
     write_json(folder / "config.json", read_json(folder / "config.json") | ids)
     write_json(folder / "generation_config.json", ids | {"do_sample": True, "temperature": 0.6, "top_p": 0.95})

@@ -11,6 +11,7 @@ from typing import Any
 from seekling.errors import UserError
 from seekling.model.count import count_parameters
 from seekling.model.exchange import passed_over
+from seekling.model.foreign import load_foreign, mark_foreign
 from seekling.model.weights import check_model, read_config
 from seekling.recipes.config import Import
 from seekling.recipes.stage import Interrupted, Stage
@@ -30,6 +31,8 @@ def import_model(stage: Stage, config: Import) -> dict[str, float]:
     source = _located(stage, config)
     stage.folder.write(source={"model": config.model, "revision": config.revision, "commit": source.commit})
     gather(source.paths, stage.folder.model)
+    if config.through == "transformers":
+        return _check_foreign(stage, stage.folder.model)
     return _check(stage, stage.folder.model)
 
 
@@ -41,6 +44,15 @@ def _located(stage: Stage, config: Import) -> Source:
         return locate(config.model, config.revision, tell=stage.warn, draw=draw, stop_requested=stage.stop_requested)
     except InterruptedError:
         raise Interrupted from None
+
+
+def _check_foreign(stage: Stage, folder: Path) -> dict[str, float]:
+    """Marked, so that every later stage runs it through transformers too; of its parameters all count as active."""
+    mark_foreign(folder)
+    shape, tokenizer = load_foreign(folder, warn=stage.warn).config, Tokenizer.load(folder)
+    refuse_foreign_tokenizer(tokenizer, shape.vocab_size, folder)
+    count = float(shape.num_parameters)
+    return {"parameters": count, "active_parameters": count, "vocabulary": tokenizer.vocab_size}
 
 
 def _check(stage: Stage, folder: Path) -> dict[str, float]:

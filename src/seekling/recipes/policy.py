@@ -11,13 +11,14 @@ import torch
 
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Ban, Completion, Engine, Request
+from seekling.engine.foreign import engine_for
 from seekling.engine.sampler import seed_of
 from seekling.errors import UserError
 from seekling.learn.lanes import ONE, Lanes
 from seekling.model.count import flops_per_token
 from seekling.model.decoder import Decoder
+from seekling.model.foreign import load_any
 from seekling.model.lora import add_adapters, keep_trained
-from seekling.model.weights import load_model
 from seekling.recipes.config import Trained
 from seekling.records import Group, Problem, Rollout
 from seekling.text.chat import encode_prompts
@@ -36,9 +37,9 @@ class Policy:
     @classmethod
     def load(cls, folder: Path, device: torch.device, lanes: Lanes = ONE, dtype: torch.dtype = torch.float32) -> Policy:
         """From a model folder, held in ``dtype``. It stops at any of the tokenizer's stops."""
-        model = load_model(folder, device=str(device), dtype=dtype)
+        model = load_any(folder, device=str(device), dtype=dtype)
         tokenizer = Tokenizer.load(folder).padded(model.config.vocab_size)
-        return cls(model, tokenizer, Engine(model, tokenizer.stops), lanes)
+        return cls(model, tokenizer, engine_for(model, tokenizer.stops), lanes)
 
     def prompt(self, problem: Problem) -> tuple[int, ...]:
         """A problem's ids, up to where the answer begins."""

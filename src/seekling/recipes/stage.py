@@ -15,6 +15,7 @@ from seekling.errors import UserError
 from seekling.learn.lanes import ONE, Lanes
 from seekling.learn.optim import Optimizers
 from seekling.model.decoder import Decoder
+from seekling.model.foreign import Foreign, save_any
 from seekling.model.lora import adapters, merged, save_adapter
 from seekling.model.weights import save_model
 from seekling.recipes.checkpoint import save_checkpoint
@@ -91,8 +92,8 @@ class Stage:
         """
         self.refuse_broken(model)
         tokenizer.save(self.folder.model)
-        if not adapters(model):
-            save_model(self.folder.model, model)
+        if isinstance(model, Foreign) or not adapters(model):
+            save_any(self.folder.model, model)
             return
         save_model(self.folder.model, merged(model, place="cpu"), dtype=torch.float32)
         came = self.inputs[0].facts().get("source", {})  # of an imported model: where others find it too

@@ -180,12 +180,12 @@ def control_cell(row: Mapping[str, Any] | None) -> str:
 
 
 def beyond(result: Result | None) -> str:
-    """What else changed: diversity within a rollout, a size never trained on, the run with verdict traces."""
-    headings = ("seed", "distinct attempts", "size never trained on", "base", "after RL", "with verdict traces")
+    """What else changed: diversity within a rollout, a size never trained on, the run without verdicts."""
+    headings = ("seed", "distinct attempts", "size never trained on", "base", "after RL", "without verdict traces")
     rows = []
     for seed in seeds(result):
         distinct = [number(look(seed, "distinct_attempts", who), digits=3) for who in ("base", "trained")]
-        bare = [share(of_row(look(seed, "with_verdicts", who))) for who in ("base", "trained")]
+        bare = [share(of_row(look(seed, "without_verdicts", who))) for who in ("base", "trained")]
         rows.append([
             str(seed["seed"]), " → ".join(distinct), f"{look(seed, 'larger_size', 'size') or 'not measured'}",
             share(look(seed, "larger_size", "base")), share(look(seed, "larger_size", "trained")), " → ".join(bare),
@@ -278,6 +278,18 @@ def loading(_: Result | None) -> str:
     )
 
 
+def vllm(_: Result | None) -> str:
+    """What we export against vLLM's CPU build, family by family."""
+    found = result_of("vllm")
+    headings = ("family", "largest difference of a log-probability, nats", "limit", "tokens")
+    rows = [
+        [f"`{name}`", f"{row['largest_difference']:.1e}", f"{row['limit']:g}", str(row["tokens"])]
+        for name, row in (look(found, "families") or {}).items()
+    ]
+    about = f"vLLM {look(found, 'vllm')}, float32; commit `{look(found, 'commit')}`, `{look(found, 'command')}`."
+    return table(headings, rows) + (f"\n\n{about}" if found else "")
+
+
 # --- blocks of settings -----------------------------------------------------------------------------------------------
 
 
@@ -367,6 +379,7 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "cost": cost,
     "families": families,
     "loading": loading,
+    "vllm": vllm,
     "head": head,
     "kinds": kinds,
     "groups": group_tables,

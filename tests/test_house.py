@@ -246,7 +246,7 @@ SEED = {
     "larger_size": {"size": 6, "base": 0.06, "trained": 0.44},
     "peak_memory_bytes": 734003200,
     "tokens_per_core_s": {"trained": 9000, "generated": 4500, "floor_trained": 12000, "floor_generated": 9000},
-    "with_verdicts": {"base": 0.2, "trained": 0.83},
+    "without_verdicts": {"base": 0.2, "trained": 0.83},
 }  # fmt: skip
 RESULT = {
     "hardware": {"cpu": "Invented CPU", "cores": 2, "memory_bytes": 8 * 2**30},

@@ -31,8 +31,18 @@ def right(problem: Problem, answer: str) -> Verdict:
 def test_a_reward_is_the_weighted_sum_of_its_parts(text: str, verdict: Verdict, accuracy: float, form: float) -> None:
     found = score(PROBLEM, text, Rubric(accuracy=1.0, format=0.25), right)
     assert found.verdict is verdict
-    assert found.parts == {"accuracy": accuracy, "format": form}
+    assert found.parts == {"accuracy": accuracy, "format": form, "fresh": 1.0}
     assert found.reward == accuracy + 0.25 * form
+
+
+@pytest.mark.parametrize(
+    ("thinking", "fresh"),
+    [("", 1.0), ("1+1=2", 1.0), ("1+1=2\nagain\n1+1=2", 0.0), ("a\n\nb\n \nc", 1.0), ("a\nb\nb", 0.0)],
+)
+def test_a_line_worked_twice_alike_is_not_fresh(thinking: str, fresh: float) -> None:
+    found = score(PROBLEM, f"<think>{thinking}</think><answer>2</answer>", Rubric(accuracy=0.5, fresh=0.5), right)
+    assert found.parts["fresh"] == pytest.approx(fresh)
+    assert found.reward == pytest.approx(0.5 + 0.5 * fresh)
 
 
 def raises(problem: Problem, answer: str) -> Verdict:

@@ -281,9 +281,17 @@ def loading(_: Result | None) -> str:
 def vllm(_: Result | None) -> str:
     """What we export against vLLM's CPU build, family by family."""
     found = result_of("vllm")
-    headings = ("family", "largest difference of a log-probability, nats", "limit", "tokens")
+    headings = ("family", "largest difference of a log-probability, nats", "limit", "prompts",
+                "with a choice of experts by less than a hair", "of these beyond the limit")  # fmt: skip
     rows = [
-        [f"`{name}`", f"{row['largest_difference']:.1e}", f"{row['limit']:g}", str(row["tokens"])]
+        [
+            f"`{name}`",
+            f"{row['largest_difference']:.1e}",
+            f"{row['limit']:g}",
+            str(row["prompts"]),
+            str(row["prompts_with_a_near_tie"]),
+            str(row["of_them_beyond"]),
+        ]
         for name, row in (look(found, "families") or {}).items()
     ]
     about = f"vLLM {look(found, 'vllm')}, float32; commit `{look(found, 'commit')}`, `{look(found, 'command')}`."

@@ -34,8 +34,9 @@ def inspect_command(runs: Path, model: str, revision: str) -> None:
 
 def locate_any(runs: Path, model: str, revision: str = "", *, weights: bool = True) -> Source:
     """A model by folder, run, RUN/STAGE or hub name, in this order. Raises UserError naming what is near."""
-    is_hub = is_hub_name(model) and not (runs / model.partition("/")[0] / "run.json").exists()
-    if not is_hub and not (Path(model) / "config.json").exists():
+    places = (runs / model, runs / model.partition("/")[0], Path(model))
+    is_run = any((place / "run.json").exists() for place in places)
+    if is_run or not (is_hub_name(model) or (Path(model) / "config.json").exists()):
         return locate(str(find_model(runs, model)), weights=weights)
     return locate(model, revision, weights=weights, tell=Console(stderr=True, highlight=False).print)
 

@@ -33,6 +33,7 @@ class Arithmetic(Settings):
     remove it from the text).
     """
 
+    quick: ClassVar[bool] = True
     qualities: ClassVar[tuple[str, ...]] = ("expert", "careless", "guess", "gives_up", "rechecks")
     verdict_qualities: ClassVar[tuple[str, ...]] = ("rechecks",)
     mixture: ClassVar[Mapping[str, float]] = {

@@ -47,6 +47,7 @@ class Chain:
 class Countdown(Settings):
     """The task and its settings. Implements Task, Traceable and Guessable."""
 
+    quick: ClassVar[bool] = True
     qualities: ClassVar[tuple[str, ...]] = ("expert", "search", "careless", "gives_up")
     """Kinds of worked attempts, all in the form ``<think>...</think><answer>...</answer>``:
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from random import Random
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -21,7 +22,12 @@ HELD_OUT_SHARE = 0.1
 
 
 class Task(Protocol):
-    """A family of problems whose answers can be checked."""
+    """A family of problems whose answers can be checked.
+
+    Two more things a class may say of itself. ``quick = True``: its check is short, bounded and needs no sandbox, so
+    it runs in the trainer's own process; every other check runs in killable workers, with limits. ``reads =
+    "reply"``: what is checked is all that is said outside the thinking, not only what stands in ``<answer>``.
+    """
 
     name: str
 
@@ -65,6 +71,40 @@ class Guessable(Protocol):
 
     def guess(self, problem: Problem, rng: Random) -> str:
         """One uniformly random well-formed answer, from the prompt alone."""
+        ...
+
+
+@runtime_checkable
+class Auditable(Protocol):
+    """A task that knows how its own checks could be wrong: what an audit tries beside the answers it tries on all."""
+
+    def others(self, problem: Problem, rng: Random) -> list[str]:
+        """True answers in other forms than the key's, all of which must pass."""
+        ...
+
+    def traps(self, problem: Problem, rng: Random) -> list[str]:
+        """Answers near the truth that must not pass."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What an environment answers: what is seen next, whether it is over, and, when it is, how it ended."""
+
+    observation: str
+    done: bool = False
+    verdict: Verdict | None = None
+
+
+class Env(Protocol):
+    """A problem of several turns. One object plays one episode at a time; equal actions give equal turns."""
+
+    def reset(self, problem: Problem) -> str:
+        """Begin anew, and say what is seen first."""
+        ...
+
+    def step(self, action: str) -> Turn:
+        """Act. What cannot be read as an action is an answer too: it costs the turn, or the game."""
         ...
 
 

@@ -1,7 +1,8 @@
 """The child's side of a worker: ``python -m seekling.workers.child TARGET MEMORY_BYTES``, then JSON lines.
 
 The first line is the setup, every later one a request. Each is answered by one line: ``{"reply": ...}``, or
-``{"letter": [what, where, next_step]}`` for what the target says is wrong.
+``{"letter": [what, where, next_step]}`` for what the target says is wrong (``"full": true`` beside it when memory ran
+out).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def _outcome(answer: Callable[[Any], Any], line: bytes) -> dict[str, Any]:
     except UserError as error:
         return {"letter": [error.what, error.where, error.next_step]}
     except MemoryError:
-        return {"letter": ["a worker ran out of the memory it may use", "", ""]}
+        return {"letter": ["a worker ran out of the memory it may use", "", ""], "full": True}
     except Exception as error:  # whatever it is, the parent must hear of it: silence would look like a crash
         return {"letter": ["a worker failed", f"{type(error).__name__}: {error}"[:300], ""]}
 

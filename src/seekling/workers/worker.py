@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seekling.errors import UserError
+from seekling.records import Verdict
 
 KEPT = ("SYSTEMROOT", "TZ")
 """What a child inherits of the environment; everything else, secrets included, stays here."""
@@ -32,8 +33,20 @@ ROOT = str(Path(__file__).resolve().parents[2])
 """Where a child finds this package."""
 
 
-class WorkerLost(UserError):
-    """The child overran a limit or died. The next request starts a new one."""
+class Overrun(UserError):
+    """A request met a limit, or its child died: ``verdict`` says which, in the words of a check."""
+
+    def __init__(self, verdict: Verdict, what: str, *, where: str = "") -> None:
+        self.verdict = verdict
+        super().__init__(what, where=where)
+
+
+class WorkerLost(Overrun):
+    """The child was killed or died. The next request starts a new one."""
+
+
+class TooLong(ValueError):
+    """A reply beyond what is read of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +83,13 @@ class Worker:
         """The target's answer. Raises the UserError it raised, or WorkerLost when none came in time."""
         with self._lock:
             deadline = time.monotonic() + timeout_s
-            if self._child is None or self._child.parent != os.getpid():  # a forked copy leaves the child alone
-                self._begin(deadline)
+            self._begin(deadline)
             return self._exchange(request, deadline)
+
+    def begin(self, timeout_s: float) -> None:
+        """Start the child, if there is none, so that no request's time goes to that. Raises what its setup raises."""
+        with self._lock:
+            self._begin(time.monotonic() + timeout_s)
 
     def close(self) -> None:
         """Kill the child, if there is one."""
@@ -80,6 +97,8 @@ class Worker:
             self._drop()
 
     def _begin(self, deadline: float) -> None:
+        if self._child is not None and self._child.parent == os.getpid():  # a forked copy leaves the child alone
+            return
         self._child = _start(self.target, self.memory_bytes)
         self._end = weakref.finalize(self, _kill, self._child)  # when the worker is forgotten, or Python ends
         try:
@@ -101,10 +120,13 @@ class Worker:
             if "reply" in outcome:
                 return outcome["reply"]
             what, where, next_step = outcome["letter"]
+            full = outcome.get("full", False)
         except (TimeoutError, OSError, ValueError, TypeError, KeyError) as error:
-            reason = _reason(self._child, error)
+            verdict, reason = _reason(self._child, error)
             self._drop()
-            raise WorkerLost("a worker gave no answer", where=reason) from None
+            raise WorkerLost(verdict, "a worker gave no answer", where=reason) from None
+        if full:
+            raise Overrun(Verdict.OOM, what)
         raise UserError(what, where=where, next_step=next_step)
 
 
@@ -128,7 +150,7 @@ def _start(target: str, memory_bytes: int) -> _Child:
 def _converse(child: _Child, line: bytes, deadline: float, reply_bytes: int) -> bytes:
     """Send a line and read one, never waiting past ``deadline``, whichever side is stuck.
 
-    Raises TimeoutError, EOFError's kin OSError when the child has gone, ValueError when it says too much.
+    Raises TimeoutError, EOFError's kin OSError when the child has gone, TooLong when it says too much.
     """
     assert child.process.stdin and child.process.stdout
     to, back = child.process.stdin.fileno(), child.process.stdout.fileno()
@@ -150,23 +172,23 @@ def _converse(child: _Child, line: bytes, deadline: float, reply_bytes: int) -> 
                     raise BrokenPipeError
                 reply += chunk
             if len(reply) > reply_bytes:
-                raise ValueError("its reply is far too long")
+                raise TooLong("its reply is far too long")
     return bytes(reply)
 
 
-def _reason(child: _Child, error: Exception) -> str:
-    """Why no answer came, in words: the limit that was met, or the child's own last words."""
+def _reason(child: _Child, error: Exception) -> tuple[Verdict, str]:
+    """Why no answer came: as a verdict, and in words, the child's own last ones where it died of something else."""
     if isinstance(error, TimeoutError):
-        return "it did not come to an end in time"
+        return Verdict.TIMEOUT, "it did not come to an end in time"
     if not isinstance(error, OSError):
-        return str(error)
+        return Verdict.OUTPUT_LIMIT if isinstance(error, TooLong) else Verdict.INFRA_ERROR, str(error)
     with suppress(subprocess.TimeoutExpired):
         child.process.wait(5.0)
     if child.process.returncode == -signal.SIGXCPU:
-        return "it used more processor time than it may"
+        return Verdict.TIMEOUT, "it used more processor time than it may"
     child.stderr.seek(0)
     said = child.stderr.read().decode("utf-8", "replace").strip().splitlines()
-    return f"it died: {said[-1][:300] if said else f'exit status {child.process.returncode}'}"
+    return Verdict.INFRA_ERROR, f"it died: {said[-1][:300] if said else f'exit status {child.process.returncode}'}"
 
 
 def _kill(child: _Child) -> None:

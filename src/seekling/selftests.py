@@ -27,6 +27,7 @@ from seekling.learn.update import rollout_loss, token_logps
 from seekling.model.decoder import Decoder
 from seekling.model.lora import LowRank, adapters
 from seekling.records import Problem, Stop, Verdict
+from seekling.tasks.checking import Checker
 from seekling.tasks.corpus import Mixture, documents, training_problem
 from seekling.tasks.protocol import Task, problems, split_of
 
@@ -72,26 +73,25 @@ def require(*tests: SelfTest) -> list[dict[str, Any]]:
     return [{**asdict(test), "passed": test.passed} for test in tests]
 
 
-def of_task(task: Task, count: int = 64) -> SelfTest:
-    """The task's own answer key must pass its own check: figure = share of keys that do not."""
+def of_task(task: Task, checker: Checker | None = None, count: int = 64) -> SelfTest:
+    """The task's own answer key must pass its own check: figure = share of keys that do not.
+
+    Raises SelfTestFailed with the check's own words when it raises, or returns what is no verdict.
+    """
     rng = Random(f"{task.name}/self-check")
     drawn = [task.draw(rng) for _ in range(count)]
-    wrong = [problem for problem in drawn if _judged(task, problem) is not Verdict.PASS]
-    first = f" Its answer {wrong[0].answer!r} to {wrong[0].prompt!r} does not pass." if wrong else ""
+    checked = (checker or Checker(task)).verdicts([(problem, problem.answer) for problem in drawn])
+    wrong = [(p, one) for p, one in zip(drawn, checked, strict=True) if one.verdict is not Verdict.PASS]
+    for problem, one in wrong:
+        if one.verdict is Verdict.INFRA_ERROR:
+            raise SelfTestFailed(
+                f'the check of task "{task.name}" fails on its own answer key: {one.said}',
+                where=f"problem {problem.prompt!r}, answer {problem.answer!r}",
+                next_step="Mend the task's check: it must return a verdict for every text.",
+            )
+    first = f" Its answer {wrong[0][0].answer!r} to {wrong[0][0].prompt!r} does not pass." if wrong else ""
     advice = f"Mend the task's check or its answer key.{first}"
     return SelfTest("answer key passes", len(wrong) / count, 0.0, advice)
-
-
-def _judged(task: Task, problem: Problem) -> Verdict:
-    """Raises SelfTestFailed with the check's own words when it raises."""
-    try:
-        return task.check(problem, problem.answer)
-    except Exception as error:  # a stranger's check: its own words are what its author needs
-        raise SelfTestFailed(
-            f'the check of task "{task.name}" raises on its own answer key: {type(error).__name__}: {error}',
-            where=f"problem {problem.prompt!r}, answer {problem.answer!r}",
-            next_step="Mend the task's check: it must return a verdict for every text.",
-        ) from None
 
 
 def of_split(task: Task, mixture: Mixture | None = None, count: int = 512) -> SelfTest:

@@ -215,7 +215,7 @@ TASKS = {
     ),
     "its check answers with no verdict": (
         "def check(self, problem, answer):\n    return True",
-        ("answer key passes",), 4,
+        ("its own answer key: it returned True",), 4,
     ),
     "its ids leak held-out problems": (
         "def draw(self, rng, size=None):\n"

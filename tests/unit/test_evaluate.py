@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from seekling.evals.evaluate import Judged, attempts_of, examples, figures, judge
+from seekling.evals.evaluate import Judged, attempts_of, examples, figures
 from seekling.records import Group, Problem, Rollout, Score, Stop, Verdict
-from seekling.rewards.rubric import Rubric, score
+from seekling.rewards.rubric import Rubric, answer_of, score_groups
 from tests.e2e.manifests.sums import Sums
 
 TASK = Sums()
@@ -26,7 +26,9 @@ def rollout(text: str, num_tokens: int = 4, logp: float = -0.5) -> Rollout:
 
 def said(prompt: str, *texts: str) -> Judged:
     group = Group(problem(prompt), tuple(rollout(text) for text in texts))
-    return judge([group], lambda p, text: score(p, text, Rubric(), TASK.check))[0]
+    answers = [answer_of(text) for text in texts]
+    verdicts = [Verdict.UNPARSED if one is None else TASK.check(group.problem, one) for one in answers]
+    return Judged(group, tuple(score_groups([group], [verdicts], Rubric())[0]))
 
 
 RIGHT, WRONG = "<think>1+2=3</think><answer>3</answer>", "<think>1+2=4\n1+2=4</think><answer>4</answer>"

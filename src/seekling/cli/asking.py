@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,12 +10,12 @@ from rich.table import Table
 from seekling.cli.models import locate_any
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Request
-from seekling.evals.evaluate import figures, judge
+from seekling.evals.evaluate import figures
+from seekling.evals.judging import Judge
 from seekling.recipes.evaluate import held_out
 from seekling.recipes.pipeline import pick_device
 from seekling.recipes.policy import Policy, sample_groups
-from seekling.rewards.rubric import Rubric, score
-from seekling.tasks.registry import build_task
+from seekling.rewards.rubric import Rubric
 from seekling.text.chat import prompt_ids
 
 
@@ -43,11 +42,12 @@ def ask_command(runs: Path, model: str, problem: str, *, temperature: float, max
 
 def eval_command(runs: Path, model: str, task: str, *, problems: int, samples: int, temperature: float) -> None:
     """Print the table of an evaluation."""
-    family: Any = build_task(task)
+    judge = Judge(task, Rubric())
+    family = judge.task
     policy = Policy.load(locate_any(runs, model).folder, pick_device("auto"))
     asked = held_out(family, problems)
     groups = sample_groups(policy, asked, samples, Sampling(temperature=temperature, max_tokens=128), "eval")
-    found = figures(family, judge(groups, lambda p, text: score(p, text, Rubric(), family.check)))
+    found = figures(family, judge.judged(groups))
     table = Table(
         "figure", "value", "95 % interval", title=f"{model} on {family.name}: {problems} problems x {samples}"
     )

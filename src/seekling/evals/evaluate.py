@@ -30,11 +30,6 @@ class Judged:
         return sum(score.verdict is Verdict.PASS for score in self.scores)
 
 
-def judge(groups: Sequence[Group], score: Callable[[Problem, str], Score]) -> list[Judged]:
-    """Score every rollout."""
-    return [Judged(g, tuple(score(g.problem, rollout.text) for rollout in g.rollouts)) for g in groups]
-
-
 def figures(task: Task, judged: Sequence[Judged]) -> dict[str, Any]:
     """Every figure of an evaluation as plain JSON: pass@k, maj@k, lengths, format, diversity, by size."""
     num = len(judged[0].group.rollouts)

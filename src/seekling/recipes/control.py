@@ -16,25 +16,26 @@ from seekling.evals.controls import (
     passes_within,
 )
 from seekling.evals.evaluate import interval
+from seekling.evals.judging import Judge
 from seekling.recipes.config import Control
 from seekling.recipes.evaluate import held_out, sample_judged
 from seekling.recipes.policy import Policy
 from seekling.recipes.stage import Stage
 from seekling.runlog.files import write_json
 from seekling.tasks.protocol import Guessable, Traceable
-from seekling.tasks.registry import build_task
 
 
 def control(stage: Stage, config: Control) -> dict[str, float]:
     """from = [before, after] or [before, after, shuffled]; writes control.json. Returns each control's pass rate."""
-    task = build_task(config.task)
+    judge = Judge(config.task, config.rubric)
+    task = judge.task
     if not (isinstance(task, Traceable) and isinstance(task, Guessable)):
         raise UserError(f'task "{task.name}" can make no controls', next_step="Give it attempts, hits and guess.")
     asked = held_out(task, config.problems)
     of = len(asked) * (1 + len(stage.inputs))
     base = Policy.load(stage.inputs[0].model, stage.device, stage.lanes)
     trained = Policy.load(stage.inputs[1].model, stage.device, stage.lanes)
-    draw = partial(sample_judged, stage, asked=asked, samples=config.samples, config=config, task=task, of=of)
+    draw = partial(sample_judged, stage, asked=asked, samples=config.samples, config=config, judge=judge, of=of)
     after = draw(trained)
     tokens = cut_tokens(after, config.sampling.max_tokens)
     before = draw(base, done=len(asked))

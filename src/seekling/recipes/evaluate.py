@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from seekling.evals.evaluate import Judged, examples, figures, judge
+from seekling.evals.evaluate import Judged, examples, figures
+from seekling.evals.judging import Judge
 from seekling.recipes.config import Control, Eval
-from seekling.recipes.grpo import stop_on_broken_checks
 from seekling.recipes.policy import Policy, generation_cost, sample_groups
 from seekling.recipes.stage import Clock, Interrupted, Stage
-from seekling.records import Group, Problem, Score
-from seekling.rewards.rubric import score
+from seekling.records import Group, Problem
 from seekling.runlog.files import write_json
 from seekling.tasks.protocol import problems
-from seekling.tasks.registry import build_task
 
 PROBLEMS_PER_CALL = 16
 """Problems sampled between two signs of life."""
@@ -23,15 +21,16 @@ PROBLEMS_PER_CALL = 16
 
 def evaluate(stage: Stage, config: Eval) -> dict[str, float]:
     """Evaluate the input stage's model; writes eval.json. Returns pass@1 and its neighbours."""
-    task = build_task(config.task)
+    judge = Judge(config.task, config.rubric)
+    task = judge.task
     policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes)
     asked = held_out(task, config.problems)
     larger = held_out(task, config.problems, config.larger_size) if config.larger_size else []
     of = len(asked) + len(larger)
-    judged = sample_judged(stage, policy, asked, config.samples, config, task, of=of)
+    judged = sample_judged(stage, policy, asked, config.samples, config, judge, of=of)
     found = figures(task, judged)
     if larger:
-        beyond = sample_judged(stage, policy, larger, config.larger_samples, config, task, done=len(asked), of=of)
+        beyond = sample_judged(stage, policy, larger, config.larger_samples, config, judge, done=len(asked), of=of)
         found["by_size"] |= figures(task, beyond)["by_size"]
     label = stage.inputs[0].facts()["name"]
     shown = examples(judged, num_problems=8, num_rollouts=2)
@@ -59,20 +58,18 @@ def held_out(task: Any, count: int, size: int | None = None) -> list[Problem]:
 
 
 def sample_judged(
-    stage: Stage, policy: Policy, asked: Sequence[Problem], samples: int, config: Eval | Control, task: Any,
+    stage: Stage, policy: Policy, asked: Sequence[Problem], samples: int, config: Eval | Control, judge: Judge,
     *, done: int = 0, of: int | None = None, ban: Any = None,
 ) -> list[Judged]:  # fmt: skip
     """Sample and score in pieces, charging the ledger and showing signs of life."""
     judged: list[Judged] = []
-    grade: Callable[[Problem, str], Score] = lambda p, text: score(p, text, config.rubric, task.check)  # noqa: E731
     clock = Clock()
     for start in range(0, len(asked), PROBLEMS_PER_CALL):
         piece = asked[start : start + PROBLEMS_PER_CALL]
         if stage.stop_requested():
             raise Interrupted
         groups: list[Group] = sample_groups(policy, piece, samples, config.sampling, "eval", ban)
-        judged += judge(groups, grade)
-        stop_on_broken_checks(task, groups, [j.scores for j in judged[-len(groups) :]])
+        judged += judge.judged(groups)
         stage.charge(done + start, "eval", *generation_cost(policy, groups), clock.lap())
         passed = sum(j.num_passed for j in judged) / (len(judged) * samples)
         stage.tell(stage.name, done + start + len(piece) - 1, of or len(asked), {"pass@1": passed})

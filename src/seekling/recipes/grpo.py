@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from seekling import selftests
-from seekling.errors import UserError
 from seekling.evals.evaluate import attempts_of
+from seekling.evals.judging import Judge
 from seekling.learn.advantage import ADVANTAGES
 from seekling.learn.batch import Batch, Text, pack
 from seekling.learn.objective import token_weights
@@ -30,30 +30,28 @@ from seekling.recipes.journal import recall, remember
 from seekling.recipes.policy import Policy, generation_cost, held_in, prepare, sample_groups
 from seekling.recipes.stage import Clock, Stage
 from seekling.records import Group, Problem, Score, Verdict
-from seekling.rewards.rubric import score
 from seekling.runlog.run import Journal
 from seekling.tasks.protocol import problems
-from seekling.tasks.registry import build_task
-from seekling.text.reasoning import split
 
 
 def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     """Reinforce the model of the stage's input. Returns the mean figures of the last steps."""
-    task = build_task(config.task)
+    judge = Judge(config.task, config.rubric)
+    task = judge.task
     policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes, held_in(config))
     prepare(policy.model, config, stage.seed)
     reference = reference_of(policy.model)
     optimizers = Optimizers(policy.model, config.optim, config.steps, stage.lanes)
-    _self_test(stage, config, task, policy)
+    _self_test(stage, config, judge, policy)
     start = restore(stage.checkpoints, policy.model, optimizers, stage.warn)
     journal = Journal(stage.folder.folder)
-    judge = _judge(config, task, stage)
+    score = _scorer(config, judge, stage)
     clock = Clock()
 
     for index in range(start, config.steps):
         asked = list(islice(problems(task, "train", f"{stage.seed}/{index}"), config.problems_per_step))
         drawn = recall(journal, index, asked)
-        groups, scores = drawn or sample_and_judge(policy, asked, config, stage, index, judge)
+        groups, scores = drawn or sample_and_judge(policy, asked, config, stage, index, score)
         generated, generating = generation_cost(policy, groups), clock.lap()
         if drawn is None:  # what is replayed costs nothing again; charged first, so that no journaled step goes unpaid
             stage.charge(index, "generate", *generated, generating)
@@ -76,7 +74,7 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
         stage.charge(index, "train", tokens, flops, seconds)
         load = {"expert_load": expert_load(groups, policy.model.config.n_routed_experts or 0)}
         if config.held_out_every and (index + 1) % config.held_out_every == 0:
-            figures["held_out_pass"], watched = held_out_pass(policy, task, config)
+            figures["held_out_pass"], watched = held_out_pass(policy, judge, config)
             stage.charge(index, "eval", *watched, clock.lap())
         work = generated[0] + tokens, generated[1] + flops, generating + seconds
         stage.log(index, config.steps, *work, figures | load)
@@ -94,11 +92,11 @@ def sample_and_judge(
     config: Grpo,
     stage: Stage,
     index: int,
-    judge: Callable[[int, list[Group]], list[list[Score]]],
+    score: Callable[[int, list[Group]], list[list[Score]]],
 ) -> tuple[list[Group], list[list[Score]]]:
     """Rollouts of one step, and what each earned."""
     groups = sample_groups(policy, asked, config.rollouts_per_problem, config.sampling, f"{stage.seed}/{index}")
-    return groups, judge(index, groups)
+    return groups, score(index, groups)
 
 
 def collate(groups: Sequence[Group], scores: Sequence[Sequence[Score]], config: Grpo) -> Batch:
@@ -168,12 +166,12 @@ def summarise(
     return figures | ({"kl": totals["kl"] / said} if measured else {})
 
 
-def held_out_pass(policy: Policy, task: Any, config: Grpo) -> tuple[float, tuple[int, float]]:
+def held_out_pass(policy: Policy, judge: Judge, config: Grpo) -> tuple[float, tuple[int, float]]:
     """pass@1 on a few held-out problems, four rollouts each, the same ones every time; and its tokens and FLOPs."""
-    asked = list(islice(problems(task, "held_out", "watch", distinct=True), config.held_out_problems))
+    asked = list(islice(problems(judge.task, "held_out", "watch", distinct=True), config.held_out_problems))
     groups = sample_groups(policy, asked, 4, config.sampling, "watch")
-    verdicts = [score(g.problem, r.text, config.rubric, task.check).verdict for g in groups for r in g.rollouts]
-    return float(np.mean([verdict is Verdict.PASS for verdict in verdicts])), generation_cost(policy, groups)
+    passed = [score.verdict is Verdict.PASS for row in judge.scores(groups) for score in row]
+    return float(np.mean(passed)), generation_cost(policy, groups)
 
 
 def expert_load(groups: Sequence[Group], num_experts: int) -> dict[str, list[float]]:
@@ -188,48 +186,26 @@ def expert_load(groups: Sequence[Group], num_experts: int) -> dict[str, list[flo
     return {str(layer): [round(float(x), 5) for x in count / count.sum()] for layer, count in enumerate(counts)}
 
 
-def _judge(config: Grpo, task: Any, stage: Stage) -> Callable[[int, list[Group]], list[list[Score]]]:
+def _scorer(config: Grpo, judge: Judge, stage: Stage) -> Callable[[int, list[Group]], list[list[Score]]]:
     """How groups are scored: checked, or (the control) with the step's scores dealt out at random."""
 
     def checked(index: int, groups: list[Group]) -> list[list[Score]]:
-        scores = [[score(g.problem, r.text, config.rubric, task.check) for r in g.rollouts] for g in groups]
-        stop_on_broken_checks(task, groups, scores)
-        return scores
+        return judge.scores(groups)
 
     def shuffled(index: int, groups: list[Group]) -> list[list[Score]]:
-        flat = [s for row in checked(index, groups) for s in row]
+        flat = [score for row in judge.scores(groups) for score in row]
         dealt = iter(Random(f"{stage.seed}/shuffle/{index}").sample(flat, len(flat)))
         return [[replace(next(dealt)) for _ in group.rollouts] for group in groups]
 
     return {"checked": checked, "shuffled": shuffled}[config.rewards]
 
 
-def stop_on_broken_checks(task: Any, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
-    """Raises UserError with the check's own words when it fails on more than 1 % of a step's rollouts."""
-    failed = [
-        (g.problem, r) for g, row in zip(groups, scores, strict=True)
-        for r, s in zip(g.rollouts, row, strict=True) if s.verdict is Verdict.INFRA_ERROR
-    ]  # fmt: skip
-    if len(failed) * 100 <= sum(len(row) for row in scores):
-        return
-    problem, rollout = failed[0]
-    try:
-        reason = f"it returned {task.check(problem, split(rollout.text).answer or '')}"
-    except Exception as error:  # a stranger's check: its own words are what its author needs
-        reason = f"{type(error).__name__}: {error}"
-    of = sum(len(row) for row in scores)
-    raise UserError(
-        f'the check of task "{task.name}" fails on {len(failed)} of {of} rollouts: {reason}',
-        where=f"first on problem {problem.prompt!r}, answer {split(rollout.text).answer!r}",
-        next_step="Mend the task's check: it must return a verdict for every text. Then run the same command again.",
-    )
-
-
-def _self_test(stage: Stage, config: Grpo, task: Any, policy: Policy) -> None:
+def _self_test(stage: Stage, config: Grpo, judge: Judge, policy: Policy) -> None:
+    task = judge.task
     asked = islice(problems(task, "train", "self-test"), 8)
     prompts, stops = policy.prompts(list(asked)), policy.engine.stop_tokens
     outcomes = selftests.require(
-        selftests.of_task(task),
+        selftests.of_task(task, judge.checker),
         selftests.of_split(task),
         selftests.of_agreement(policy.model, stops, prompts),
         selftests.of_invariance(policy.model, stops, prompts, config.objective),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from pydantic import Field
 
 from seekling.config import Settings
-from seekling.records import Problem, Score, Verdict
+from seekling.records import Group, Score, Verdict
 from seekling.text.reasoning import split
-
-Check = Callable[[Problem, str], Verdict]
 
 
 class Rubric(Settings):
@@ -21,14 +19,26 @@ class Rubric(Settings):
     fresh: float = Field(0.0, ge=0, description="no line of the thinking repeats an earlier one")
 
 
-def score(problem: Problem, text: str, rubric: Rubric, check: Check) -> Score:
-    """Judge one rollout's text. A check that raises, or answers with no verdict, leaves the reward open
-    (INFRA_ERROR): never 0, never 1."""
+def answer_of(text: str, reads: str = "answer") -> str | None:
+    """What a check is asked about: the content of ``<answer>``, or for "reply" all that is outside the thinking.
+
+    None when there is nothing of the kind: then the verdict is UNPARSED.
+    """
     reasoning = split(text)
-    try:
-        verdict = Verdict.UNPARSED if reasoning.answer is None else Verdict(check(problem, reasoning.answer))
-    except Exception:  # a stranger's check may raise anything; the caller counts these and stops above 1 %
-        return Score(None, Verdict.INFRA_ERROR)
+    return reasoning.answer if reads == "answer" else reasoning.reply.strip() or None
+
+
+def score_groups(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], rubric: Rubric) -> list[list[Score]]:
+    """Every rollout's score from its verdict and its text. INFRA_ERROR leaves the reward open: never 0, never 1."""
+    return [
+        [score(rollout.text, verdict, rubric) for rollout, verdict in zip(group.rollouts, row, strict=True)]
+        for group, row in zip(groups, verdicts, strict=True)
+    ]
+
+
+def score(text: str, verdict: Verdict, rubric: Rubric) -> Score:
+    """One rollout's score: the weighted sum of its parts."""
+    reasoning = split(text)
     parts = {
         "accuracy": float(verdict is Verdict.PASS),
         "format": float(reasoning.well_formed),

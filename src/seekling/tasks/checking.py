@@ -43,19 +43,20 @@ class Checked:
 class Checker:
     """``verdicts`` for a task, which ``spec`` names as a manifest does, with up to ``size`` workers.
 
-    Workers start when the first answer needs them. Raises UserError when the task cannot be made in a worker.
+    Without a spec no worker could make the task, and its check runs here. Workers start when the first answer needs
+    them. Raises UserError when the task cannot be made in one.
     """
 
     def __init__(
-        self, task: Task, spec: str | Mapping[str, Any], *, size: int = 2, limits: Limits | None = None
+        self, task: Task, spec: str | Mapping[str, Any] = "", *, size: int = 2, limits: Limits | None = None
     ) -> None:
-        self.task, self.limits = task, limits or limits_of(task)
+        self.task, self.limits = task, limits or Limits(**getattr(task, "limits", {}))
         self._known: OrderedDict[tuple[str, str], Checked] = OrderedDict()
         self._pool: Pool | None = None
-        if not getattr(task, "quick", False) and not hasattr(task, "check_all"):
-            setup = {"spec": spec, "path": sys.path}
-            self._pool = Pool("seekling.tasks.checking:serve", setup, size=size, memory_bytes=self.limits.memory_bytes,
-                              cpu_s=self.limits.cpu_s)  # fmt: skip
+        if spec and not getattr(task, "quick", False) and not hasattr(task, "check_all"):
+            target, setup = "seekling.tasks.checking:serve", {"spec": spec, "path": sys.path}
+            bounds = {"memory_bytes": self.limits.memory_bytes, "cpu_s": self.limits.cpu_s}
+            self._pool = Pool(target, setup, size=size, **bounds)
 
     def verdicts(self, asked: Sequence[tuple[Problem, str | None]]) -> list[Checked]:
         """One verdict each; UNPARSED where nothing was said to check (None)."""
@@ -85,11 +86,6 @@ class Checker:
         self._known |= {key: checked for key, checked in found.items() if checked.verdict is not Verdict.INFRA_ERROR}
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
-
-
-def limits_of(task: Task) -> Limits:
-    """A task's own ``limits``, a table of those that differ from the usual ones."""
-    return Limits(**getattr(task, "limits", {}))
 
 
 def serve(setup: Mapping[str, Any]) -> Callable[[Any], Any]:

@@ -24,9 +24,11 @@ HELD_OUT_SHARE = 0.1
 class Task(Protocol):
     """A family of problems whose answers can be checked.
 
-    Two more things a class may say of itself. ``quick = True``: its check is short, bounded and needs no sandbox, so
-    it runs in the trainer's own process; every other check runs in killable workers, with limits. ``reads =
-    "reply"``: what is checked is all that is said outside the thinking, not only what stands in ``<answer>``.
+    More that a class may say of itself. ``quick = True``: its check is short, bounded and needs no sandbox, so
+    it runs in the trainer's own process; every other check runs in killable workers. ``limits``: what differs from
+    the usual limits there, as ``{"wall_s": 20}``. ``reads = "reply"``: what is checked is all that is said outside
+    the thinking, not only what stands in ``<answer>``. ``check_all(asked)``: verdicts of many answers at once, for a
+    task that keeps limits of its own.
     """
 
     name: str
@@ -106,6 +108,11 @@ class Env(Protocol):
     def step(self, action: str) -> Turn:
         """Act. What cannot be read as an action is an answer too: it costs the turn, or the game."""
         ...
+
+
+def reads(task: object) -> str:
+    """What of a rollout is checked: "answer" (inside its tags) or "reply" (all that is outside the thinking)."""
+    return str(getattr(task, "reads", "answer"))
 
 
 def identity(*parts: object) -> str:

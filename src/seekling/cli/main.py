@@ -21,6 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+tasks = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
+app.add_typer(tasks, name="tasks")
+
 RunsOption = Annotated[Path, typer.Option("--runs", help="The folder that holds run directories.")]
 RUNS = Path("runs")
 ModelArgument = Annotated[str, typer.Argument(help="A run, RUN/STAGE, a model folder, or a hub name (org/name).")]
@@ -201,6 +204,53 @@ def stages(kind: Annotated[str, typer.Argument(help="One kind in full.")] = "") 
     from seekling.cli.show import stages_command
 
     stages_command(kind)
+
+
+TaskArgument = Annotated[str, typer.Argument(help="A task's name, or ./file.py:Name.")]
+TaskSettings = Annotated[list[str] | None, typer.Argument(help="Its settings, e.g. high=50")]
+
+
+@tasks.callback()
+def list_tasks(context: typer.Context) -> None:
+    """Every task with its settings, a sample and its self-check; or look closer: show, try, audit."""
+    if context.invoked_subcommand is None:
+        from seekling.cli.tasks import list_command
+
+        list_command()
+
+
+@tasks.command("show")
+def show_task(task: TaskArgument) -> None:
+    """One task: what it is, its settings, three problems with their keys."""
+    from seekling.cli.tasks import show_command
+
+    show_command(task)
+
+
+@tasks.command("try")
+def try_task(
+    task: TaskArgument,
+    settings: TaskSettings = None,
+    problems: Annotated[int, typer.Option(min=1, help="How many problems.")] = 3,
+    seed: Annotated[int, typer.Option(help="Another seed, other problems.")] = 0,
+) -> None:
+    """Answer a task's problems yourself, and see the score and why."""
+    from seekling.cli.tasks import try_command
+
+    try_command(task, settings or [], count=problems, seed=seed)
+
+
+@tasks.command("audit")
+def audit_task(
+    task: TaskArgument,
+    settings: TaskSettings = None,
+    problems: Annotated[int, typer.Option(min=1, help="How many problems.")] = 20,
+    out: Annotated[Path | None, typer.Option(help="Write the figures here, as JSON.")] = None,
+) -> None:
+    """Try answers made to deceive a task's check, and true ones in other forms. Exits with 1 when it is deceived."""
+    from seekling.cli.tasks import audit_command
+
+    raise typer.Exit(audit_command(task, settings or [], count=problems, out=out))
 
 
 @app.command()

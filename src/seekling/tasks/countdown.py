@@ -45,7 +45,7 @@ class Chain:
 
 
 class Countdown(Settings):
-    """The task and its settings. Implements Task, Traceable and Guessable."""
+    """Make a target from given numbers, each used exactly once; any expression that does it is right."""
 
     quick: ClassVar[bool] = True
     qualities: ClassVar[tuple[str, ...]] = ("expert", "search", "careless", "gives_up")

@@ -11,6 +11,7 @@ _HOMES = {
     "Decoder": "seekling.model.decoder",
     "Engine": "seekling.engine.engine",
     "Group": "seekling.records",
+    "Judge": "seekling.evals.judging",
     "ModelConfig": "seekling.model.config",
     "Objective": "seekling.learn.config",
     "Policy": "seekling.recipes.policy",
@@ -33,7 +34,6 @@ _HOMES = {
     "run_manifest": "seekling.recipes.pipeline",
     "sample_groups": "seekling.recipes.policy",
     "save_model": "seekling.model.weights",
-    "score": "seekling.rewards.rubric",
     "write_report": "seekling.report.page",
 }
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seekling.errors import UserError
+from seekling.model.config import ModelConfig
+from seekling.model.decoder import Decoder
 from seekling.model.weights import Shards, dequantised, load_model, load_tensors, save_model
 from tests.oracles.tiny import SHAPES, alone, build, text
 
@@ -193,3 +198,40 @@ def test_names_and_shapes_are_known_before_anything_is_read(sharded: Path) -> No
     shards = Shards(sharded)
     assert shards.shapes["model.embed_tokens.weight"] == (41, 24)
     assert shards.kinds["lm_head.weight"] == "F32"
+
+
+LOADED = """
+import sys
+from pathlib import Path
+import torch
+from seekling.model.weights import load_model
+
+def told(name):
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+load_model(Path(sys.argv[2]), dtype=torch.bfloat16)  # what is imported along the way is no part of the model
+before = told("VmRSS")
+model = load_model(Path(sys.argv[1]), dtype=torch.bfloat16)
+print(told("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("held", [torch.bfloat16, torch.float32])
+def test_loading_needs_the_model_and_one_tensor_and_no_more(tmp_path: Path, held: torch.dtype) -> None:
+    """Also where the file holds another type: no second copy of the whole ever stands."""
+    shape = dict(model_type="llama", num_attention_heads=8, num_key_value_heads=8, head_dim=64, num_hidden_layers=12)
+    model = Decoder(ModelConfig(vocab_size=8192, hidden_size=512, intermediate_size=2048, **shape)).init_weights(0)
+    sizes = [2 * weight.numel() for weight in model.parameters()]
+    whole, largest = sum(sizes), max(sizes)
+    save_model(tmp_path / "model", model, dtype=held, shard_bytes=2**25)
+    save_model(tmp_path / "small", build(SHAPES["v3"]))
+    command = [sys.executable, "-c", LOADED, str(tmp_path / "model"), str(tmp_path / "small")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert whole > 100e6
+    assert 0.9 * whole < int(done.stdout) <= 1.1 * whole + 2 * largest, (
+        "in the file's type a tensor may be twice as large"
+    )

@@ -25,7 +25,7 @@ from seekling.recipes.manifest import Head
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "bench/results/zero-tiny.json"
-DOCUMENTS = ("README.md", "docs/figures.md", "docs/manifest.md", "docs/models.md")
+DOCUMENTS = ("README.md", "docs/figures.md", "docs/manifest.md", "docs/models.md", "docs/tasks.md")
 NONE_YET = "no result file yet"
 MARKED = re.compile(r"(<!-- begin (?P<name>[\w-]+): .*? -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
 
@@ -378,6 +378,19 @@ def head(_: Result | None) -> str:
     return settings_table(Head)
 
 
+def audits(_: Result | None) -> str:
+    """Every built-in task against answers made to deceive its check."""
+    found = result_of("audit")
+    headings = ["task", "deserving nothing", "paid for", "true", "refused", "hung", "crashed"]
+    keys = ("undeserving", "false_accepts", "true", "false_rejects", "hangs", "crashes")
+    rows = [[f"`{name}`", *(f"{row[key]:,}" for key in keys)] for name, row in (look(found, "tasks") or {}).items()]
+    if not rows:
+        return table(headings, [[NONE_YET, *[""] * len(keys)]])
+    total = [f"{sum(row[key] for row in look(found, 'tasks').values()):,}" for key in keys]
+    about = f"{look(found, 'problems')} problems each; commit `{look(found, 'commit')}`, `{look(found, 'command')}`."
+    return table(headings, [*rows, ["all", *total]]) + f"\n\n{about}"
+
+
 BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "headline": headline,
     "provenance": provenance,
@@ -388,6 +401,7 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "families": families,
     "loading": loading,
     "vllm": vllm,
+    "audits": audits,
     "head": head,
     "kinds": kinds,
     "groups": group_tables,

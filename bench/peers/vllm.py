@@ -32,6 +32,11 @@ LIMIT = 1e-3
 MARGINS = {"deepseek_v3": 2e-3}
 """Prompts in which a choice of experts hangs on less are counted apart: rounding sends such a token elsewhere."""
 
+STRETCHED = {"rope_type": "yarn", "factor": 40.0, "original_max_position_embeddings": 128, "mscale": 1.0,
+             "mscale_all_dim": 1.0}  # fmt: skip
+"""As published V3 and R1 have it. Without YaRN this build of vLLM turns interleaved queries wrongly: its kernel
+``rotary_embedding`` counts heads by the last dimension, and is given three. Position 0 then agrees and no other."""
+
 ASK = """
 import json, sys
 from vllm import LLM, SamplingParams
@@ -151,7 +156,7 @@ def shapes() -> dict[str, Any]:
         "qwen3_moe": ModelConfig(model_type="qwen3_moe", **grouped, **experts),
         "deepseek_v3": ModelConfig(
             **common, **experts, q_lora_rank=128, kv_lora_rank=64, qk_nope_head_dim=32, qk_rope_head_dim=16,
-            v_head_dim=32, n_group=4, topk_group=2, routed_scaling_factor=2.5,
+            v_head_dim=32, n_group=4, topk_group=2, routed_scaling_factor=2.5, rope_scaling=STRETCHED,
         ),
     }  # fmt: skip
 

@@ -25,7 +25,7 @@ from seekling.recipes.manifest import Head
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "bench/results/zero-tiny.json"
-DOCUMENTS = ("README.md", "docs/figures.md", "docs/manifest.md", "docs/models.md", "docs/tasks.md")
+DOCUMENTS = ("README.md", "docs/figures.md", "docs/manifest.md", "docs/models.md", "docs/sandbox.md", "docs/tasks.md")
 NONE_YET = "no result file yet"
 MARKED = re.compile(r"(<!-- begin (?P<name>[\w-]+): .*? -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
 
@@ -281,17 +281,9 @@ def loading(_: Result | None) -> str:
 def vllm(_: Result | None) -> str:
     """What we export against vLLM's CPU build, family by family."""
     found = result_of("vllm")
-    headings = ("family", "largest difference of a log-probability, nats", "limit", "prompts",
-                "with a choice of experts by less than a hair", "of these beyond the limit")  # fmt: skip
+    headings = ("family", "largest difference of a log-probability, nats", "limit", "prompts")
     rows = [
-        [
-            f"`{name}`",
-            f"{row['largest_difference']:.1e}",
-            f"{row['limit']:g}",
-            str(row["prompts"]),
-            str(row["prompts_with_a_near_tie"]),
-            str(row["of_them_beyond"]),
-        ]
+        [f"`{name}`", f"{row['largest_difference']:.1e}", f"{row['limit']:g}", str(row["prompts"])]
         for name, row in (look(found, "families") or {}).items()
     ]
     about = f"vLLM {look(found, 'vllm')}, float32; commit `{look(found, 'commit')}`, `{look(found, 'command')}`."
@@ -391,6 +383,33 @@ def audits(_: Result | None) -> str:
     return table(headings, [*rows, ["all", *total]]) + f"\n\n{about}"
 
 
+def sandbox(_: Result | None) -> str:
+    """What got out of the sandbox, what passed undeserved, and how fast it is, as root and as an ordinary user."""
+    found = result_of("sandbox")
+    users = look(found, "users") or []
+    names = ["root" if user["uid"] == 0 else "ordinary user" for user in users]
+    rows: list[tuple[str, Callable[[Any], str]]] = [
+        ("canaries that got out", lambda u: f"{len(u['canaries_out'])} of {u['canaries']}"),
+        ("other hostile programs that got out", lambda u: f"{len(u['out'])} of {u['hostile']}"),
+        ("programs that end badly, with a wrong verdict", lambda u: f"{len(u['wrong_endings'])} of {u['endings']}"),
+        ("answers that deserve no pass and got one", lambda u: f"{len(u['passed'])} of {u['undeserving']}"),
+        ("honest programs that did not run", lambda u: f"{len(u['refused'])} of {u['honest']}"),
+        ("a zygote starts in", lambda u: number(1000 * u["start_s"], " ms")),
+        ("all canaries try in", lambda u: number(u["proof_s"], " s", 1)),
+        ("a run: least, median, 95 % within", lambda u: f"{u['ms_min']}, {u['ms_median']}, {u['ms_p95']} ms"),
+        ("runs a second, with a box a core", lambda u: number(u["runs_per_s"])),
+        ("checks a second of the task `code`", lambda u: number(u["checks_per_s"])),
+    ]
+    if not users:
+        return table(("", NONE_YET), [])
+    about = (
+        f"{found['hardware']['cpu']}, {found['hardware']['cores']} cores, Landlock {users[0]['landlock']}, "  # type: ignore[index]
+        f"{'with' if users[0]['jail'] else 'without'} bubblewrap; {look(found, 'runs'):,} runs; commit "
+        f"`{look(found, 'commit')}`, `{look(found, 'command')}`."
+    )
+    return table(("", *names), [[name, *(shown(user) for user in users)] for name, shown in rows]) + f"\n\n{about}"
+
+
 BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "headline": headline,
     "provenance": provenance,
@@ -402,6 +421,7 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "loading": loading,
     "vllm": vllm,
     "audits": audits,
+    "sandbox": sandbox,
     "head": head,
     "kinds": kinds,
     "groups": group_tables,

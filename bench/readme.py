@@ -314,10 +314,12 @@ def is_group(name: str, default: Any) -> bool:
 
 
 def groups() -> list[type[BaseModel]]:
-    """Every group of settings that some kind uses, once."""
-    kinds = [kind.settings.model_fields.items() for kind in KINDS.values()]
-    found = [type(field.default) for fields in kinds for name, field in fields if is_group(name, field.default)]
-    return list(dict.fromkeys(found))
+    """Every group of settings that some kind uses, once, and those inside them."""
+    found = [kind.settings for kind in KINDS.values()]
+    for model in found:  # which grows as it is read
+        inner = [type(field.default) for name, field in model.model_fields.items() if is_group(name, field.default)]
+        found += [group for group in dict.fromkeys(inner) if group not in found]
+    return found[len(KINDS) :]
 
 
 def default_of(value: Any) -> str:

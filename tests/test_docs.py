@@ -15,8 +15,11 @@ import seekling
 from seekling.cli.main import app
 from seekling.config import parse
 from seekling.recipes.manifest import load_manifest
+from seekling.rewards.rubric import Rubric
 from seekling.tasks.corpus import Mixture
+from seekling.tasks.new import STARTS
 from seekling.tasks.registry import FAMILIES
+from seekling.verify.verifiers import VERIFIERS
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/seekling"
@@ -49,7 +52,16 @@ def code_of(page: str) -> str:
     return "\n".join([*indented, *spans, *(found[2] for found in FENCED.finditer(page))])
 
 
-# --- docs/api.md ------------------------------------------------------------------------------------------------------
+def write_files(page: str, folder: Path) -> None:
+    """The page's files: named blocks, and its JSON lines as problems.jsonl."""
+    for block in (block for language in ("python", "toml") for block in blocks(page, language)):
+        if name := name_of(block):
+            (folder / name).write_text(block)
+    for block in blocks(page, "jsonl"):
+        (folder / "problems.jsonl").write_text(block)
+
+
+# --- pages that run ---------------------------------------------------------------------------------------------------
 
 
 def script_of(page: str) -> str:
@@ -68,18 +80,16 @@ def promised(script: str) -> list[str]:
     return re.findall(r"^\s*print\(.*\)  # (.*)$", script, re.MULTILINE)
 
 
-def test_the_api_page_runs_and_prints_what_it_says(tmp_path: Path) -> None:
-    page = text_of("docs/api.md")
-    for language in ("python", "toml"):
-        for block in blocks(page, language):
-            if name := name_of(block):
-                (tmp_path / name).write_text(block)
+@pytest.mark.parametrize("name", ["docs/api.md", "docs/own-task.md"])
+def test_a_page_of_code_runs_and_prints_what_it_says(name: str, tmp_path: Path) -> None:
+    page = text_of(name)
+    write_files(page, tmp_path)
     script = script_of(page)
-    (tmp_path / "api.py").write_text(script)
+    (tmp_path / "page.py").write_text(script)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "api.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 0, f"line numbers are those of docs/api.md\n{done.stderr}"
+    assert done.returncode == 0, f"line numbers are those of {name}\n{done.stderr}"
     assert done.stdout.splitlines() == promised(script)
 
 
@@ -153,10 +163,12 @@ def test_manifests_in_the_documents_are_manifests(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("seekling.recipes.manifest.identity", lambda model, revision: {"commit": "0" * 40})
     monkeypatch.setattr("seekling.recipes.manifest.data_hash", lambda data, revision: None)
-    files = [(name, b) for page in DOCS for b in blocks(page.read_text(), "toml") if (name := name_of(b))]
-    assert len(files) >= 2
-    for name, block in files:
-        Path(name).write_text(block)
+    names = []
+    for page in DOCS:
+        write_files(page.read_text(), tmp_path)
+        names += [name for block in blocks(page.read_text(), "toml") if (name := name_of(block))]
+    assert len(set(names)) == len(names) >= 2
+    for name in names:
         assert load_manifest(name).stages
 
 
@@ -215,6 +227,15 @@ def test_every_setting_that_a_page_changes_is_one(tmp_path: Path) -> None:
     assert found
     for settings in found:
         assert load_manifest("zero-tiny", settings).fingerprints != load_manifest("zero-tiny").fingerprints, settings
+
+
+def test_the_page_on_own_tasks_tells_every_verifier_criterion_and_start() -> None:
+    page = text_of("docs/own-task.md")
+    told = dict(re.findall(r"^\| `([\w-]+)` \| (.*) \|$", page, re.MULTILINE))
+    assert {name: told[name] for name in VERIFIERS} == {name: one.about for name, one in VERIFIERS.items()}
+    criteria = re.findall(r"^\| `(\w+)` \|", page.split("## What a rollout earns")[1], re.MULTILINE)
+    assert set(criteria) == Rubric.model_fields.keys() - {"functions"}
+    assert set(re.findall(r"seekling tasks new mine ?(\w*)", page)) - {""} == STARTS.keys() - {"task"}
 
 
 def test_the_log_begins_with_its_newest_day() -> None:

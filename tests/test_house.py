@@ -115,9 +115,14 @@ def test_only_the_door_prints() -> None:
     assert not [where for where in calls("print") if not where.startswith("src/seekling/cli/")]
 
 
+BOUND = "src/seekling/verify/sandbox/zygote.py:"
+"""The one place where a program's text is run: in a fork that the kernel holds by then."""
+
+
 @pytest.mark.parametrize("name", ["eval", "exec", "compile", "__import__"])
 def test_no_text_is_run_as_code(name: str) -> None:
-    assert not calls(name)
+    may = BOUND if name in ("exec", "compile") else "nowhere"
+    assert not [where for where in calls(name) if not where.startswith(may)]
 
 
 def test_no_function_writes_a_global() -> None:

@@ -15,7 +15,7 @@ from seekling.tasks.arithmetic import Arithmetic
 from seekling.tasks.checking import Checker, Limits
 from seekling.tasks.registry import build_task
 
-OWN = '''
+OWN = """
 import os, time
 from seekling import Problem, Verdict
 from seekling.tasks.protocol import identity
@@ -48,7 +48,7 @@ class Own:
             case "secret": return Verdict.PASS if "SEEKLING_SECRET" in os.environ else Verdict.WRONG
             case "info": return Verdict.PASS if problem.info == {"deep": [1, 2]} else Verdict.WRONG
         return Verdict.PASS if answer == problem.answer else Verdict.WRONG
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from seekling.evals.judging import Judge
 from seekling.records import Group, Problem, Rollout, Stop, Verdict
 from seekling.rewards.rubric import Rubric
 
-MOODY = '''
+MOODY = """
 from seekling import Problem, Verdict
 from seekling.tasks.protocol import identity
 
@@ -29,7 +29,7 @@ class Moody:
         if answer.startswith("bad"):
             raise KeyError("no such unit")
         return Verdict.PASS if problem.answer in answer else Verdict.WRONG
-'''
+"""
 
 
 def moody(folder: Path, reads: str = "answer") -> Judge:
@@ -39,9 +39,7 @@ def moody(folder: Path, reads: str = "answer") -> Judge:
 
 
 def group_of(problem: Problem, *texts: str) -> Group:
-    return Group(
-        problem, tuple(Rollout((1,), (2, 3), np.zeros(2, np.float32), text, Stop.STOP, 0) for text in texts)
-    )
+    return Group(problem, tuple(Rollout((1,), (2, 3), np.zeros(2, np.float32), text, Stop.STOP, 0) for text in texts))
 
 
 def answered(*answers: str) -> list[str]:

@@ -460,3 +460,49 @@ def plain(text: str) -> str:
 
 def svgs(page: str) -> str:
     return "".join(re.findall(r"<svg.*?</svg>", page, re.S))
+
+
+# --- problems and what was forgotten -------------------------------------------------------------------------------
+
+
+def with_curation(run: Path) -> Path:
+    """The run with a curation and a regression set in its reinforcement's folder."""
+    step = {"name": "copies", "before": 40, "removed": 2, "examples": [{"prompt": "<1+2>", "why": 'copy of "a"'}]}
+    told = {"drawn": 40, "kept": 38, "steps": [step], "pass_rates": {"0": 3, "0-0.5": 35}}
+    of(run, "zero", "curate.json").write_text(json.dumps(told))
+    sides = {
+        when: {"pass_at_k": {"1": {"value": v, "low": v - 0.1, "high": v + 0.1}}}
+        for when, v in (("before", 0.5), ("after", 0.25))
+    }
+    change = {"value": -0.25, "low": -0.4, "high": -0.1}
+    file = of(run, "zero", "regression.json")
+    file.write_text(json.dumps({"gsm8k=a.jsonl": {"name": "gsm8k", **sides, "change": change}}))
+    return file
+
+
+def test_the_page_tells_what_was_left_out_and_why(run: Path) -> None:
+    assert "Which problems were trained on" not in render_report(run)
+    with_curation(run)
+    page = render_report(run)
+    assert "kept 38 of 40 problems" in page
+    assert "&lt;1+2&gt;" in page and "copy of &#34;a&#34;" in page, "what a problem says is text, never markup"
+    assert 'href="#problems"' in page and ">0-0.5</th>" in page and ">35</td>" in page
+
+
+def test_a_set_is_forgotten_when_the_whole_interval_lies_below_zero(run: Path) -> None:
+    file = with_curation(run)
+    page = plain(render_report(run))
+    assert "−25.0 points [−40.0, −10.0]" in re.sub(r"<[^>]+>", "", page) and "forgotten</em>" in page
+    edit_change = json.loads(file.read_text())
+    edit_change["gsm8k=a.jsonl"]["change"]["high"] = 0.01
+    file.write_text(json.dumps(edit_change))
+    assert "forgotten</em>" not in render_report(run)
+
+
+def test_a_set_that_was_asked_only_before_says_so(run: Path) -> None:
+    file = with_curation(run)
+    told = json.loads(file.read_text())
+    for missing in ("after", "change"):
+        del told["gsm8k=a.jsonl"][missing]
+    file.write_text(json.dumps(told))
+    assert "not asked afterwards yet" in render_report(run)

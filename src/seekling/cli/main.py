@@ -140,15 +140,51 @@ def ask(
 def evaluate(
     model: ModelArgument,
     task: Annotated[str, typer.Option(help="A task's name, or ./file.py:Name.")] = "arithmetic",
-    problems: Annotated[int, typer.Option(min=1, help="How many held-out problems.")] = 64,
-    samples: Annotated[int, typer.Option(min=1, help="Rollouts per problem.")] = 8,
-    temperature: Annotated[float, typer.Option(min=0, help="1 samples as it was trained.")] = 1.0,
+    suite: Annotated[str, typer.Option(help="Instead: gsm8k,math500,aime,ifeval, gsm8k=FILE, or FILE.jsonl.")] = "",
+    problems: Annotated[int | None, typer.Option(min=1, help="How many (default: 64; of a suite all).")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Rollouts each (default: 8; the suite's own).")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="Default: 1, as trained; of a suite 0.6.")] = None,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Of a suite.")] = 0.95,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply to a suite; the context may end it.")] = 32_768,
+    rows: Annotated[int, typer.Option(min=1, help="How many replies to a suite run at once.")] = 32,
+    seed: Annotated[int, typer.Option(help="Another seed, other replies to a suite.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for a suite's results (default: evals/MODEL).")] = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Evaluate a model on held-out problems: pass@k, maj@k, length, each with its 95 % interval."""
-    from seekling.cli.asking import eval_command
+    """Evaluate a model on held-out problems, or on published sets by R1's protocol; each figure with its interval."""
+    if not suite:
+        from seekling.cli.asking import eval_command
 
-    eval_command(runs, model, task, problems=problems, samples=samples, temperature=temperature)
+        heat = 1.0 if temperature is None else temperature
+        return eval_command(runs, model, task, problems=problems or 64, samples=samples or 8, temperature=heat)
+    from seekling.cli.suites import Asking, suites_command
+    from seekling.engine.config import Sampling
+
+    heat = 0.6 if temperature is None else temperature
+    sampling = Sampling(temperature=heat, top_p=top_p, max_tokens=max_tokens, max_rows=rows)
+    suites_command(runs, model, suite, Asking(sampling, problems or 0, samples or 0, seed), out)
+
+
+@app.command()
+def probe(
+    model: ModelArgument,
+    task: Annotated[str, typer.Argument(help="A task's name, or ./file.py:Name.")],
+    settings: Annotated[list[str] | None, typer.Argument(help="Its settings, e.g. high=50")] = None,
+    problems: Annotated[int, typer.Option(min=1, help="How many training problems.")] = 64,
+    samples: Annotated[int, typer.Option(min=2, help="Rollouts per problem: the largest k.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0, help="1 samples as it would be trained.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest rollout; the context may end it.")] = 1024,
+    rows: Annotated[int, typer.Option(min=1, help="How many rollouts run at once.")] = 512,
+    out: Annotated[Path | None, typer.Option(help="Write what was seen here, as JSON.")] = None,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Is there something for reinforcement to find? Exits with 0; or 5 too easy, 6 seldom, 7 distil first, 8 broken."""
+    from seekling.cli.probing import probe_command
+    from seekling.engine.config import Sampling
+
+    sampling = Sampling(temperature=temperature, max_tokens=max_tokens, max_rows=rows)
+    code = probe_command(runs, model, task, settings or [], count=problems, sampling=sampling, samples=samples, out=out)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -240,6 +276,17 @@ def try_task(
     try_command(task, settings or [], count=problems, seed=seed)
 
 
+@tasks.command("new")
+def new_task(
+    place: Annotated[Path, typer.Argument(help="The folder to write into.")],
+    kind: Annotated[str, typer.Argument(help="task (a class), file (a list of problems), or reward.")] = "task",
+) -> None:
+    """Write a commented start for a task of your own: a class, a list of problems, or a reward."""
+    from seekling.cli.tasks_new import tasks_new_command
+
+    tasks_new_command(place, kind)
+
+
 @tasks.command("audit")
 def audit_task(
     task: TaskArgument,
@@ -251,6 +298,16 @@ def audit_task(
     from seekling.cli.tasks import audit_command
 
     raise typer.Exit(audit_command(task, settings or [], count=problems, out=out))
+
+
+@app.command()
+def sandbox(action: Annotated[str, typer.Argument(help="doctor")] = "doctor") -> None:
+    """Whether programs that a model wrote can do no harm here: each layer, proved by programs that try to get out."""
+    if action != "doctor":
+        raise UserError(f'unknown action "{action}"', next_step="Write: seekling sandbox doctor")
+    from seekling.cli.sandbox import sandbox_doctor
+
+    raise typer.Exit(sandbox_doctor())
 
 
 @app.command()

@@ -19,6 +19,7 @@ from seekling.runlog.run import Run, delete_folder, folder_bytes, list_runs, sta
 HEADLINES = {
     "pretrain": ("loss",),
     "sft": ("loss",),
+    "curate": ("drawn", "kept"),
     "grpo": ("reward", "held_out_pass", "response_length"),
     "eval": ("pass@1", "mean_tokens"),
     "control": ("best_control", "gain_over_best_control"),

@@ -57,7 +57,7 @@ def show_command(name: str) -> None:
 
 def try_command(name: str, settings: list[str], *, count: int, seed: int) -> None:
     """Problems for a person: print one, read an answer, print the score and why. Ends with the input."""
-    console, spec = Console(highlight=False), _spec(name, settings)
+    console, spec = Console(highlight=False), spec_of(name, settings)
     judge = Judge(spec, Rubric())
     for number, problem in enumerate(islice(problems(judge.task, "train", f"try/{seed}"), count), 1):
         console.print(f"\n[{number}/{count}] {problem.prompt}", markup=False)
@@ -79,7 +79,7 @@ def try_command(name: str, settings: list[str], *, count: int, seed: int) -> Non
 def audit_command(name: str, settings: list[str], *, count: int, out: Path | None) -> int:
     """Print what went wrong, kind by kind. Returns 0 when nothing did, else 1."""
     console = Console(highlight=False)
-    done = audit(Judge(_spec(name, settings), Rubric()), count)
+    done = audit(Judge(spec_of(name, settings), Rubric()), count)
     table = Table("kind of answer", "should pass", "tried", "judged wrongly", title=f"{done.task}: {count} problems")
     deserving = {trial.kind: trial.deserves for trial in done.trials}
     for kind, (tried, wrong) in by_kind(done.trials).items():
@@ -99,7 +99,7 @@ def _tell_wrong(console: Console, done: Audit) -> None:
         console.print(f"{trial.kind}: {trial.verdict.value}\n  problem {prompt}\n  said    {text}", markup=False)
 
 
-def _spec(name: str, settings: list[str]) -> str | dict[str, Any]:
+def spec_of(name: str, settings: list[str]) -> str | dict[str, Any]:
     """A task's table from its name and ``key=value`` settings."""
     table: dict[str, Any] = {"name": name}
     for text in settings:

@@ -13,7 +13,7 @@ from typing import Any
 from seekling.errors import UserError
 from seekling.evals.evaluate import Judged
 from seekling.records import Group, Problem, Score, Verdict
-from seekling.rewards.rubric import Rubric, answer_of, score_groups
+from seekling.rewards.rubric import Outside, Rubric, answer_of, score_groups
 from seekling.tasks.checking import Checked, Checker
 from seekling.tasks.protocol import reads
 from seekling.tasks.registry import build_task
@@ -33,6 +33,7 @@ class Judge:
         self.task: Any = build_task(spec)
         self.rubric = rubric
         self.checker = Checker(self.task, spec, size=size)
+        self.outside = Outside(rubric)
         self._seen = self._failed = 0
 
     def scores(self, groups: Sequence[Group]) -> list[list[Score]]:
@@ -41,15 +42,17 @@ class Judge:
         checked = self.checker.verdicts(asked)
         self._stop_on_broken(asked, checked)
         told = iter(checked)
-        return score_groups(groups, [[next(told).verdict for _ in group.rollouts] for group in groups], self.rubric)
+        verdicts = [[next(told).verdict for _ in group.rollouts] for group in groups]
+        return score_groups(groups, verdicts, self.rubric, outside=self.outside)
 
     def judged(self, groups: Sequence[Group]) -> list[Judged]:
         """The groups with their scores."""
         return [Judged(group, tuple(row)) for group, row in zip(groups, self.scores(groups), strict=True)]
 
     def close(self) -> None:
-        """Kill the workers, if there are any."""
+        """Kill the workers, close the connections, if there are any."""
         self.checker.close()
+        self.outside.close()
 
     def _stop_on_broken(self, asked: Sequence[tuple[Problem, str | None]], checked: Sequence[Checked]) -> None:
         failed = [

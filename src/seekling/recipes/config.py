@@ -12,13 +12,20 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from seekling.config import Settings, runtime
+from seekling.curate.curriculum import Curriculum
+from seekling.curate.near import Near
+from seekling.curate.overlap import Overlap
+from seekling.curate.passing import Passing
 from seekling.engine.config import Sampling
+from seekling.errors import UserError
+from seekling.evals.suites import parsed
 from seekling.learn.config import Adapter, Gaps, Objective, Optim, Packing
 from seekling.learn.presets import OBJECTIVES
 from seekling.model.config import ModelConfig
 from seekling.model.presets import PRESETS
 from seekling.rewards.rubric import Rubric
 from seekling.tasks.corpus import Mixture
+from seekling.tasks.registry import FAMILIES, build_task
 
 FORMAT = 1
 """Version of the manifest's language."""
@@ -33,6 +40,21 @@ def _preset(value: Any, known: Mapping[str, Settings], what: str) -> Any:
     if name not in known:
         raise ValueError(f'there is no {what} "{name}"; known: {", ".join(known)}')
     return known[name].model_dump() | {key: v for key, v in table.items() if key != "preset"}
+
+
+def names_task(spec: str) -> bool:
+    """Whether what is to be evaluated is a task, rather than a suite or a file of problems."""
+    return spec in FAMILIES or ":" in spec.partition("=")[0]
+
+
+def _known(names: tuple[str, ...], *, tasks: bool) -> tuple[str, ...]:
+    """The names of evaluation sets as they are. Raises ValueError for one that is neither known nor a file's."""
+    for name in names:
+        try:
+            _ = build_task(name) if tasks and names_task(name) else parsed(name)
+        except UserError as error:
+            raise ValueError(f"{error.what}. {error.next_step}") from None
+    return names
 
 
 class Gate(Settings):
@@ -131,6 +153,31 @@ class Sft(Trained):
     tokens_per_step: int = Field(2048, ge=64, description="texts are taken until they hold this many tokens")
 
 
+class Curate(StageSettings):
+    """Problems chosen before training: copies and what evaluations ask removed, then those a policy sometimes solves.
+
+    ``from`` may name a stage with a model, whose pass rates decide, and another curate stage, whose list is taken.
+    """
+
+    kind: Literal["curate"] = "curate"
+    task: str | dict[str, Any] = Field("arithmetic", description="a task's name, or a table: name and what differs")
+    problems: int = Field(512, ge=1, description="distinct training problems to draw, where no list is read")
+    near: Near = Near()
+    against: tuple[str, ...] = Field(
+        (), description='evaluation sets to keep out: suites ("gsm8k"), suites with files ("gsm8k=test.jsonl"), files'
+    )
+    overlap: Overlap = Overlap()
+    samples: int = Field(8, ge=1, description="rollouts per problem, where a model is read")
+    passing: Passing = Passing()
+    sampling: Sampling = Sampling()
+    rubric: Rubric = Rubric()
+
+    @field_validator("against")
+    @classmethod
+    def _known_sets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _known(value, tasks=False)
+
+
 class Grpo(Trained):
     """Reinforcement with checkable rewards: sample groups, judge, compare siblings, update (R1-Zero's step)."""
 
@@ -148,6 +195,17 @@ class Grpo(Trained):
     held_out_every: int = runtime(20, ge=0, description="steps between small held-out evaluations; 0 for none")
     held_out_problems: int = runtime(64, ge=1, description="how many problems a small evaluation asks")
     kl_every: int = runtime(10, ge=0, description="steps between measurements of the KL to the start policy")
+    curriculum: Curriculum = Curriculum()
+    regression: tuple[str, ...] = runtime(
+        (), description='what must not be forgotten, tried before and after: suites ("gsm8k"), files, tasks'
+    )
+    regression_problems: int = runtime(64, ge=1, description="how many problems of each")
+    regression_samples: int = runtime(4, ge=1, description="rollouts per problem, at temperature 0.6 and top-p 0.95")
+
+    @field_validator("regression")
+    @classmethod
+    def _known_sets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _known(value, tasks=True)
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -193,7 +251,8 @@ KINDS: dict[str, Kind] = {
     "pretrain": Kind(Pretrain, "seekling.recipes.pretrain:pretrain", (0,)),
     "import": Kind(Import, "seekling.recipes.importing:import_model", (0,)),
     "sft": Kind(Sft, "seekling.recipes.sft:sft", (1,)),
-    "grpo": Kind(Grpo, "seekling.recipes.grpo:grpo", (1,)),
+    "curate": Kind(Curate, "seekling.recipes.curating:curate", (0, 1, 2)),
+    "grpo": Kind(Grpo, "seekling.recipes.grpo:grpo", (1, 2)),
     "eval": Kind(Eval, "seekling.recipes.evaluate:evaluate", (1,)),
     "control": Kind(Control, "seekling.recipes.control:control", (2, 3)),
 }

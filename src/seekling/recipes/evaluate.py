@@ -8,7 +8,7 @@ from typing import Any
 
 from seekling.evals.evaluate import Judged, examples, figures
 from seekling.evals.judging import Judge
-from seekling.recipes.config import Control, Eval
+from seekling.recipes.config import Control, Curate, Eval
 from seekling.recipes.policy import Policy, generation_cost, sample_groups
 from seekling.recipes.stage import Clock, Interrupted, Stage
 from seekling.records import Group, Problem
@@ -58,7 +58,7 @@ def held_out(task: Any, count: int, size: int | None = None) -> list[Problem]:
 
 
 def sample_judged(
-    stage: Stage, policy: Policy, asked: Sequence[Problem], samples: int, config: Eval | Control, judge: Judge,
+    stage: Stage, policy: Policy, asked: Sequence[Problem], samples: int, config: Eval | Control | Curate, judge: Judge,
     *, done: int = 0, of: int | None = None, ban: Any = None,
 ) -> list[Judged]:  # fmt: skip
     """Sample and score in pieces, charging the ledger and showing signs of life."""

@@ -26,8 +26,10 @@ from seekling.model.count import flops_per_token
 from seekling.model.lora import reference_of
 from seekling.recipes.checkpoint import restore
 from seekling.recipes.config import Grpo
+from seekling.recipes.curating import asked_by
 from seekling.recipes.journal import recall, remember
 from seekling.recipes.policy import Policy, generation_cost, held_in, prepare, sample_groups
+from seekling.recipes.regression import regress
 from seekling.recipes.stage import Clock, Stage
 from seekling.records import Group, Problem, Score, Verdict
 from seekling.runlog.run import Journal
@@ -43,13 +45,15 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     reference = reference_of(policy.model)
     optimizers = Optimizers(policy.model, config.optim, config.steps, stage.lanes)
     _self_test(stage, config, judge, policy)
+    ask = asked_by(stage, config, task)
+    regress(stage, config, policy, "before")
     start = restore(stage.checkpoints, policy.model, optimizers, stage.warn)
     journal = Journal(stage.folder.folder)
     score = _scorer(config, judge, stage)
     clock = Clock()
 
     for index in range(start, config.steps):
-        asked = list(islice(problems(task, "train", f"{stage.seed}/{index}"), config.problems_per_step))
+        asked = ask(index)
         drawn = recall(journal, index, asked)
         groups, scores = drawn or sample_and_judge(policy, asked, config, stage, index, score)
         generated, generating = generation_cost(policy, groups), clock.lap()
@@ -83,7 +87,7 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
 
     journal.close()
     stage.export(policy.model, policy.tokenizer)
-    return stage.last_figures(10)
+    return stage.last_figures(10) | regress(stage, config, policy, "after")
 
 
 def sample_and_judge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib import resources
@@ -14,9 +14,12 @@ from pydantic import Field
 
 from seekling.config import Settings, Source, fingerprint, parse, parse_override, weight_settings
 from seekling.errors import UserError, nearest
+from seekling.evals.suites import origin_of
 from seekling.recipes.chats import content_hash as data_hash
-from seekling.recipes.config import FORMAT, KINDS, Import, StageSettings, Trained
+from seekling.recipes.config import FORMAT, KINDS, Curate, Grpo, Import, StageSettings, Trained
 from seekling.remote.hub import identity
+from seekling.rewards.rubric import Rubric
+from seekling.rewards.rubric import content_hash as rewards_hash
 from seekling.tasks.registry import build_task, content_hash
 
 
@@ -197,6 +200,7 @@ def _in_order(stages: Sequence[StageSettings], source: Source) -> list[StageSett
                 where=where,
                 next_step='Set from = "name", or from = ["first", "second"].',
             )
+        _check_lists(stage, {found.name for found in stages if isinstance(found, Curate)}, where)
     ordered: list[StageSettings] = []
     while len(ordered) < len(stages):
         done = {stage.name for stage in ordered}
@@ -206,6 +210,19 @@ def _in_order(stages: Sequence[StageSettings], source: Source) -> list[StageSett
             raise UserError(f"stages read each other in a circle: {circle}", where=source.name)
         ordered.append(ready[0])
     return ordered
+
+
+def _check_lists(stage: StageSettings, curated: Collection[str], where: str) -> None:
+    """Raises UserError where a curated list stands for a model, or a model for a list."""
+    is_list = [name in curated for name in stage.sources]
+    fits = {Curate: ([], [False], [True], [False, True], [True, False]), Grpo: ([False], [False, True])}
+    if is_list not in fits.get(type(stage), (is_list,)):
+        raise UserError(
+            f'stage "{stage.name}" reads {" and ".join("a list" if yes else "a model" for yes in is_list)}; '
+            "it may read a model and, after it, the list of a curate stage",
+            where=where,
+            next_step='Set from = ["the stage with the model", "the curate stage"].',
+        )
 
 
 def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str]:
@@ -219,6 +236,8 @@ def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str
             data_hash(getattr(stage, "data", ""), getattr(stage, "revision", "")),
         ]
         files += [identity(stage.model, stage.revision)] if isinstance(stage, Import) else []
+        files += [origin_of(name) for name in stage.against] if isinstance(stage, Curate) else []
+        files += [own] if (own := rewards_hash(getattr(stage, "rubric", Rubric()))) else []
         inputs = [known[name] for name in stage.sources]
         schema = KINDS[stage.kind].schema
         known[stage.name] = fingerprint(stage.kind, schema, settings, inputs, files, head.seed, head.dtype)

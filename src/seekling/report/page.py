@@ -48,6 +48,8 @@ def render_report(run: Path) -> str:
         trainings=figures.trainings(view),
         problems=rollouts.pairs(pair, NUM_PROBLEMS),
         num_open=NUM_PROBLEMS_OPEN,
+        curations=[(stage, stage.curation) for stage in view.stages if stage.curation],
+        forgotten=[(stage, tables.forgetting(stage)) for stage in view.stages if stage.regressions],
         cost=tables.cost(view.ledger),
         cost_figure=figures.cost_figure(view.ledger),
         tests=[(stage, test) for stage in view.stages for test in stage.selftests],

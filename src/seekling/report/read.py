@@ -18,16 +18,19 @@ from seekling.errors import UserError
 from seekling.records import StepRecord
 from seekling.report.view import (
     Control,
+    CurationView,
     Estimate,
     EvalView,
     Gate,
     LedgerRow,
     Load,
     ProblemView,
+    Regression,
     RolloutView,
     RunView,
     SelfTest,
     SessionView,
+    Sieved,
     StageView,
 )
 from seekling.runlog.files import read_json, read_lines
@@ -101,6 +104,8 @@ def _stage(folder: Path) -> StageView | None:
         expert_load=_expert_load(lines),
         evaluation=_evaluation(_document(folder / "eval.json")),
         controls=tuple(_controls(_mapping(_document(folder / "control.json").get("controls")))),
+        curation=_curation(_document(folder / "curate.json")),
+        regressions=tuple(_regression(_mapping(r)) for r in _document(folder / "regression.json").values()),
     )
 
 
@@ -193,6 +198,28 @@ def _controls(data: Mapping[str, Any]) -> Iterator[Control]:
         rate = rate or _estimate(values)
         tokens = _estimate(values.get("tokens"))
         yield Control(name, _text(values.get("what")), rate, tokens, tries)
+
+
+def _curation(data: Mapping[str, Any]) -> CurationView | None:
+    if not data:
+        return None
+    return CurationView(
+        drawn=int(_number(data.get("drawn")) or 0),
+        kept=int(_number(data.get("kept")) or 0),
+        steps=tuple(_sieved(_mapping(step)) for step in _list(data.get("steps"))),
+        pass_rates={name: int(count) for name, count in _numbers(data.get("pass_rates")).items()},
+    )
+
+
+def _sieved(data: Mapping[str, Any]) -> Sieved:
+    examples = tuple((_text(e.get("prompt")), _text(e.get("why"))) for e in map(_mapping, _list(data.get("examples"))))
+    before, removed = (int(_number(data.get(name)) or 0) for name in ("before", "removed"))
+    return Sieved(_text(data.get("name")), before, removed, examples)
+
+
+def _regression(data: Mapping[str, Any]) -> Regression:
+    before, after = (_by_k(_mapping(data.get(when)).get("pass_at_k")).get(1) for when in ("before", "after"))
+    return Regression(_text(data.get("name")), before, after, _estimate(data.get("change")))
 
 
 def _gates(data: Mapping[str, Any], figures: Mapping[str, float]) -> Iterator[Gate]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from seekling.report import story, words
 from seekling.report.figures import BASE, CONTROL, TRAINED
-from seekling.report.view import Comparison, Estimate, EvalView, LedgerRow, RunView, total
+from seekling.report.view import Comparison, Estimate, EvalView, LedgerRow, Regression, RunView, StageView, total
 
 MEASURES = {
     "mean_tokens": ("Mean tokens per rollout", False),
@@ -94,6 +94,21 @@ def every_k(pair: Comparison) -> list[Measure]:
     passes = _by_k("pass", [e.pass_at_k if e else {} for e in (pair.before, pair.after)])
     majorities = _by_k("maj", [e.maj_at_k if e else {} for e in (pair.before, pair.after)])
     return [*passes.values(), *(row for k, row in majorities.items() if k > 1)]
+
+
+def forgetting(stage: StageView) -> list[Measure]:
+    """A row for each set that was asked before and after; the change's interval is that of paired differences."""
+    return [_forgotten(one) for one in stage.regressions]
+
+
+def _forgotten(told: Regression) -> Measure:
+    change, note = Cell("\u2013"), "not asked afterwards yet"
+    if told.change:
+        moved = f"{100 * told.change.value:+.1f}".replace("-", "\u2212")
+        change = Cell(moved, f"points {words.interval(told.change)}".replace("-", "\u2212"))
+        high = told.change.high
+        note = "forgotten" if high is not None and high < 0 else ""
+    return Measure(told.name, _cell(told.before), _cell(told.after), change, note)
 
 
 def cost(rows: Sequence[LedgerRow]) -> CostTable | None:

@@ -99,6 +99,36 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Sieved:
+    """One step of a curation: how many problems went in, how many were left out, and some of these with the reason."""
+
+    name: str
+    before: int
+    removed: int
+    examples: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CurationView:
+    """What ``curate.json`` holds. ``pass_rates`` counts problems by the share of rollouts that solved them."""
+
+    drawn: int
+    kept: int
+    steps: tuple[Sieved, ...]
+    pass_rates: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """One set asked before and after training: pass@1 of both, and the change, problem by problem."""
+
+    name: str
+    before: Estimate | None
+    after: Estimate | None
+    change: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
 class StageView:
     """One stage folder: what it was asked, what became of it, and every step it logged (a repeat's last).
 
@@ -122,6 +152,8 @@ class StageView:
     expert_load: Mapping[str, Load]
     evaluation: EvalView | None
     controls: tuple[Control, ...]
+    curation: CurationView | None = None
+    regressions: tuple[Regression, ...] = ()
 
     def curve(self, metric: str) -> list[tuple[float, float]]:
         """``(step, value)`` wherever ``metric`` was logged and finite."""

@@ -7,7 +7,7 @@ pretraining text nor in reinforcement learning, whoever draws it and with whatev
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar, Literal, Protocol, runtime_checkable
@@ -89,6 +89,15 @@ class Auditable(Protocol):
         ...
 
 
+@runtime_checkable
+class Listed(Protocol):
+    """A task whose problems are a list: asked in another order on every pass, each once before any comes again."""
+
+    def listed(self, split: Split, size: int | None = None) -> Sequence[Problem]:
+        """All problems of a split, at least one; of one size where it is told."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What an environment answers: what is seen next, whether it is over, and, when it is, how it ended."""
@@ -137,9 +146,15 @@ def problems(
     """Endless problems of one split, a pure function of (task, split, seed, size).
 
     ``distinct`` never repeats an identity; when none new turns up in ``max_misses`` draws, the task has run
-    out and a UserError says how many there were.
+    out and a UserError says how many there were. A list ends instead, when all of it has been asked.
     """
     rng, seen, misses = Random(f"{task.name}/{split}/{seed}/{size}"), set[str](), 0
+    if isinstance(task, Listed):
+        listed = task.listed(split, size)
+        yield from rng.sample(listed, len(listed))
+        while not distinct:
+            yield from rng.sample(listed, len(listed))
+        return
     while True:
         problem = task.draw(rng, size)
         if split_of(problem.id) != split or (distinct and problem.id in seen):

@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Mapping
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from seekling.config import Settings, Source, parse
 from seekling.errors import UserError, nearest
 from seekling.tasks.arithmetic import Arithmetic
+from seekling.tasks.blocks import Blocks
+from seekling.tasks.boolean import Boolean
+from seekling.tasks.code import Code
 from seekling.tasks.countdown import Countdown
+from seekling.tasks.gym import Gym
+from seekling.tasks.helpful import Helpful
+from seekling.tasks.instructions import Instructions
+from seekling.tasks.knights import Knights
+from seekling.tasks.letters import Letters
+from seekling.tasks.maze import Maze
+from seekling.tasks.modular import Modular
+from seekling.tasks.nim import Nim
+from seekling.tasks.own import FileTask
 from seekling.tasks.protocol import Task
+from seekling.tasks.sorting import Sorting
+from seekling.tasks.table import Table
+from seekling.tasks.tictactoe import TicTacToe
+from seekling.tasks.word_problems import WordProblems
+from seekling.tasks.zebra import Zebra
+from seekling.workers.strangers import digest, found
 
-FAMILIES: dict[str, type[Settings]] = {"arithmetic": Arithmetic, "countdown": Countdown}
+FAMILIES: dict[str, type[Settings]] = {
+    "arithmetic": Arithmetic,
+    "blocks": Blocks,
+    "boolean": Boolean,
+    "code": Code,
+    "countdown": Countdown,
+    "instructions": Instructions,
+    "knights": Knights,
+    "letters": Letters,
+    "maze": Maze,
+    "modular": Modular,
+    "nim": Nim,
+    "sorting": Sorting,
+    "table": Table,
+    "tictactoe": TicTacToe,
+    "word_problems": WordProblems,
+    "zebra": Zebra,
+}
+
+OWN: dict[str, type[Settings]] = {"file": FileTask, "helpful": Helpful}
+"""Tasks to which somebody else brings the problems, or the judgement."""
 
 
 def build_task(spec: str | Mapping[str, Any], source: Source | None = None, path: str = "") -> Any:
@@ -25,31 +58,29 @@ def build_task(spec: str | Mapping[str, Any], source: Source | None = None, path
     name = str(table.get("name", ""))
     if ":" in name:
         return _strangers(name, {key: value for key, value in table.items() if key != "name"})
-    if name not in FAMILIES:
+    known = FAMILIES | OWN | ({name: Gym} if name.startswith("rg/") else {})
+    if name not in known:
         raise UserError(
             f'there is no task "{name}"',
             where=(source or Source()).where([int(p) if p.isdigit() else p for p in path.split(".")]) if path else "",
-            next_step=nearest(name, FAMILIES).capitalize() + ' Your own is written "./file.py:Name".',
+            next_step=nearest(name, known).capitalize() + ' Your own is written "./file.py:Name".',
         )
-    return parse(FAMILIES[name], table, source=source, path=path)
+    return parse(known[name], table, source=source, path=path)
 
 
 def content_hash(spec: str | Mapping[str, Any]) -> str | None:
-    """SHA-256 of the file a user's own task stands in; None for a built-in family."""
+    """Digest of the files in which a user's own task or problems stand; None for a built-in family."""
     name = spec if isinstance(spec, str) else str(spec.get("name", ""))
-    place, colon, _ = name.partition(":")
-    if not colon:
-        return None
-    file = Path(place) if place.endswith(".py") else Path(importlib.util.find_spec(place).origin or "")  # type: ignore[union-attr]
-    return sha256(file.read_bytes()).hexdigest()
+    if ":" in name:
+        return digest(name)
+    return build_task(spec).content() if name == "file" else None
 
 
 def _strangers(name: str, settings: Mapping[str, Any]) -> Task:
     """A user's own class, called with its settings."""
-    place, _, attribute = name.partition(":")
+    make = found(name)
     try:
-        found = getattr(_module(place), attribute)
-        task: Task = found(**settings)
+        task: Task = make(**settings)
     except UserError:
         raise
     except Exception as error:  # whatever a stranger's module raises, its author needs the reason
@@ -61,17 +92,3 @@ def _strangers(name: str, settings: Mapping[str, Any]) -> Task:
     if missing:
         raise UserError(f'"{name}" is not a task: it lacks {", ".join(missing)}', next_step="See docs/api.md.")
     return task
-
-
-def _module(place: str) -> Any:
-    if not place.endswith(".py"):
-        return importlib.import_module(place)
-    file = Path(place)
-    if not file.is_file():
-        raise UserError(f"there is no file {file}", next_step="Paths are read from the folder you run in.")
-    spec = importlib.util.spec_from_file_location(f"seekling_user_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pydantic look their module up while it is being made
-    spec.loader.exec_module(module)
-    return module

@@ -32,6 +32,9 @@ KEPT = ("SYSTEMROOT", "TZ")
 ROOT = str(Path(__file__).resolve().parents[2])
 """Where a child finds this package."""
 
+SAME_HASHES = {"PYTHONHASHSEED": "0"}
+"""All children walk a set in the same order, so that equal requests get equal answers."""
+
 
 class Overrun(UserError):
     """A request met a limit, or its child died: ``verdict`` says which, in the words of a check."""
@@ -138,7 +141,7 @@ def _start(target: str, memory_bytes: int) -> _Child:
         stdout=subprocess.PIPE,
         stderr=stderr,
         bufsize=0,
-        env={name: os.environ[name] for name in KEPT if name in os.environ} | {"PYTHONPATH": ROOT},
+        env={name: os.environ[name] for name in KEPT if name in os.environ} | {"PYTHONPATH": ROOT} | SAME_HASHES,
         start_new_session=True,
     )
     assert process.stdin and process.stdout

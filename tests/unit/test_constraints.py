@@ -44,7 +44,7 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("combination:repeat_prompt", {"prompt_to_repeat": "Write it."}, " write it. So.", "So. Write it."),
     ("startend:end_checker", {"end_phrase": "The end."}, 'Text. the END." ', "The end. Text."),
     ("startend:quotation", {}, ' "Text." ', "Text."),
-    ("change_case:capital_word_frequency", {"capital_frequency": 2, "capital_relation": AT_LEAST}, "ALL OF it", "ALL of"),
+    ("change_case:capital_word_frequency", {"capital_frequency": 2, "capital_relation": AT_LEAST}, "ALL OF", "ALL of"),
     ("change_case:english_capital", {}, "ALL OF IT IS THERE.", "ALL OF It IS THERE."),
     ("change_case:english_lowercase", {}, "all of it is there.", "all of It is there."),
     ("punctuation:no_comma", {}, "One and two.", "One, two."),
@@ -52,7 +52,7 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("startend:start_checker", {"start_phrase": "To begin"}, "to begin with", "Well to begin"),
     ("length_constraints:number_characters", {"num_characters": 3, "relation": "exactly"}, "天 气好", "天气很好"),
     ("length_constraints:number_lines", {"num_lines": 2, "relation": "exactly"}, "one\n\ntwo\n", "one\ntwo\nthree"),
-    ("length_constraints:sentence_words", {"num_words": 3, "relation": "at most"}, "One two. Three.", "One two three four."),
+    ("length_constraints:sentence_words", {"num_words": 3, "relation": "at most"}, "One two. Three.", "One two 3 4."),
     ("length_constraints:different_words", {"num_words": 3, "relation": AT_LEAST}, "a b c", "a b A B"),
     ("detectable_format:json_schema", {"schema": {"type": "object", "required": ["a"]}}, '{"a": 1}', '{"b": 1}'),
     ("detectable_format:number_numbered_items", {"num_items": 2}, "1. one\n2) two", "1. one"),
@@ -82,30 +82,15 @@ def test_nothing_and_far_too_much_keep_no_constraint(name: str) -> None:
         assert not CHECKERS[name](reply, ARGUMENTS[name])
 
 
+PIECES = [
+    " ", "*", "[", "<<", "\n", "a ", ". ", "A. ", "```json\n", '{"a":', "- \n", "'", "a'", ".", '."', "1", "1. ", "P.", "。",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", sorted(CHECKERS))
 def test_hostile_text_takes_no_time(name: str) -> None:
     start = time.process_time()
-    for piece in (
-        " ",
-        "*",
-        "[",
-        "<<",
-        "\n",
-        "a ",
-        ". ",
-        "A. ",
-        "```json\n",
-        '{"a":',
-        "- \n",
-        "'",
-        "a'",
-        ".",
-        '."',
-        "1",
-        "1. ",
-        "P.",
-        "。",
-    ):
+    for piece in PIECES:
         CHECKERS[name]("x" + piece * (49_000 // len(piece)) + "x", ARGUMENTS[name])
     assert time.process_time() - start < 2.0
 
@@ -148,7 +133,7 @@ def test_an_argument_that_is_missing_is_an_error_and_no_verdict() -> None:
 @pytest.mark.parametrize(
     ("text", "count"),
     [
-        ("One. Two. Three.", 3), ("Mr. A. Smith left. He was sad.", 2), ("Well... so? Yes!", 3), ("3.5 is a number.", 1),
+        ("One. Two. Three.", 3), ("Mr. A. Smith left. He was sad.", 2), ("Well... so? Yes!", 3), ("3.5 is it.", 1),
         ('He said "Go." Then he went.', 2), ("no end", 1), ("", 0), ("...", 0), ("一。二！三？", 3), ("One.\nTwo", 2),
     ],
 )  # fmt: skip

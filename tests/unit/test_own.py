@@ -14,7 +14,10 @@ import pytest
 from pyarrow import parquet
 
 from seekling.errors import UserError
+from seekling.evals.audit import audit
+from seekling.evals.judging import Judge
 from seekling.records import Problem, Verdict
+from seekling.rewards.rubric import Rubric
 from seekling.selftests import of_split, of_task
 from seekling.tasks.checking import Checker
 from seekling.tasks.own import FileTask
@@ -246,6 +249,21 @@ def test_a_verifier_of_one_s_own_runs_where_it_can_be_killed(here: Path) -> None
     checker.close()
     assert [one.verdict for one in told] == [Verdict.PASS, Verdict.WRONG, Verdict.INFRA_ERROR, Verdict.TIMEOUT]
     assert told[2].said == "KeyError: '3'"
+
+
+KEYS = {
+    "exact": "name{n}", "text": "New Name {n}", "integer": "{n}", "integers": "{n}, 4", "number": "{n}.25",
+    "choice": "B", "json": '[{n}, true]', "maths": "{n}/97", "math-verify": "{n}\\sqrt{{3}}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_no_verifier_is_deceived_by_what_an_audit_tries(name: str) -> None:
+    write("audited.jsonl", [{"prompt": f"{n}?", "answer": KEYS[name].format(n=n)} for n in range(1, 60)])
+    judge = Judge({"name": "file", "data": "audited.jsonl", "verifier": name}, Rubric())
+    done = audit(judge, 4)
+    judge.close()
+    assert not done.wrong() and done.figures()["hangs"] == done.figures()["crashes"] == 0
 
 
 def test_whole_replies_are_judged_where_the_task_reads_them() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,21 +28,6 @@ IFEVAL = [
      "instruction_id_list": ["punctuation:no_comma", "length_constraints:number_words"],
      "kwargs": [{"num_words": None}, {"relation": "at least", "num_words": 3, "language": None}]},
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def two_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two checkers that a test can see through: what counts here is how they are asked."""
-    constraints = ModuleType("constraints")
-
-    def enough(reply: str, kwargs: Mapping[str, Any]) -> bool:
-        assert None not in kwargs.values(), "what a table filled with null was never said"
-        return len(reply.split()) >= kwargs["num_words"]
-
-    constraints.CHECKERS = {  # type: ignore[attr-defined]
-        "punctuation:no_comma": lambda reply, kwargs: "," not in reply, "length_constraints:number_words": enough
-    }  # fmt: skip
-    monkeypatch.setitem(sys.modules, "seekling.verify.constraints", constraints)
 
 
 def jsonl(file: Path, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -209,7 +192,14 @@ def test_every_instruction_must_be_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"instruction_id_list": ["new:kind", "new:kind"]}, {"instruction_id_list": []}, {"kwargs": [{}]}]
+    "change",
+    [
+        {"instruction_id_list": ["new:kind", "new:kind"]},
+        {"instruction_id_list": []},
+        {"kwargs": [{}]},
+        {"kwargs": [{}, {}]},
+        {"kwargs": [{}, {"relation": "at least", "num_words": None}]},
+    ],
 )
 def test_an_instruction_that_nobody_checks_is_an_error(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="cannot be judged"):
@@ -229,7 +219,7 @@ def test_the_version_of_a_verifier_changes_with_its_source(tmp_path: Path, monke
     (package / "__init__.py").write_text("")
     (package / "inner.py").write_text("A = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(Maths, "package", "judging_of_tests")
+    monkeypatch.setattr(Maths, "sources", ("judging_of_tests",))
     before = version_of(Maths())
     assert before == version_of(Maths())
     (package / "inner.py").write_text("A = 2\n")

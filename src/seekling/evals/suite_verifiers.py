@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from seekling.errors import UserError
 from seekling.records import Problem, Verdict
+from seekling.verify.constraints import CHECKERS, strict
 from seekling.verify.maths.judge import check_gold, judge
 from seekling.verify.maths.library import Library
 from seekling.verify.maths.limits import Unreadable
@@ -23,9 +23,9 @@ Row = Mapping[str, Any]
 
 
 class Verifier(Protocol):
-    """Who judges a suite. ``package`` holds the source that decides, ``beside`` a library that may decide too."""
+    """Who judges a suite. ``sources`` are the modules that decide, ``beside`` a library that may decide too."""
 
-    package: ClassVar[str]
+    sources: ClassVar[tuple[str, ...]]
     beside: ClassVar[str]
 
     def told(self, row: Row) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Verifier(Protocol):
 class Maths:
     """The value of a mathematical answer; math-verify, where it is installed, is asked what our reader leaves open."""
 
-    package: ClassVar[str] = "seekling.verify.maths"
+    sources: ClassVar[tuple[str, ...]] = ("seekling.verify.maths",)
     beside: ClassVar[str] = "math-verify"
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Maths:
 class IfEval:
     """Instructions that can be checked: all of a prompt's must be followed, to the letter (strict, by prompt)."""
 
-    package: ClassVar[str] = "seekling.verify.constraints"
+    sources: ClassVar[tuple[str, ...]] = tuple(f"seekling.verify.{n}" for n in ("constraints", "languages", "schema"))
     beside: ClassVar[str] = ""
 
     def told(self, row: Row) -> dict[str, Any]:
@@ -93,13 +93,17 @@ class IfEval:
         asked = told["instructions"]
         if not asked or len(asked) != len(told["kwargs"]):
             raise UserError("instruction_id_list and kwargs must be lists of one length")
-        if unknown := [name for name in asked if name not in _checkers()]:
+        if unknown := [name for name in asked if name not in CHECKERS]:
             raise UserError(f'no checker knows the instruction "{unknown[0]}"')
+        try:
+            for pair in _pairs(told):
+                strict("a reply", [pair])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"an instruction lacks an argument, or has a wrong one: {error}") from None
 
     def judge(self, problem: Problem, reply: str) -> Verdict:
         """PASS when every instruction is followed."""
-        pairs = zip(problem.info["instructions"], problem.info["kwargs"], strict=True)
-        return Verdict.PASS if all(_checkers()[name](reply, kwargs) for name, kwargs in pairs) else Verdict.WRONG
+        return Verdict.PASS if strict(reply, _pairs(problem.info)) else Verdict.WRONG
 
     def vote(self, text: str) -> str | None:
         """Nothing: no two texts are one answer."""
@@ -131,21 +135,20 @@ class Verified:
 def version_of(verifier: Verifier) -> str:
     """``0.1.0+1a2b3c4d``: the version of this package, and a digest of the verifier's own source."""
     digest = hashlib.sha256()
-    for file in _sources(verifier.package):
+    for file in [file for module in verifier.sources for file in _files(module)]:
         digest.update(file.read_bytes())
     library = _version(verifier.beside) if verifier.beside else ""
     return f"{_version('seekling')}+{digest.hexdigest()[:8]}" + (f", {verifier.beside} {library}" if library else "")
 
 
-def _checkers() -> Mapping[str, Callable[[str, Mapping[str, Any]], bool]]:
-    checkers: Mapping[str, Any] = import_module("seekling.verify.constraints").CHECKERS
-    return checkers
+def _pairs(told: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return list(zip(told["instructions"], told["kwargs"], strict=True))
 
 
-def _sources(package: str) -> list[Path]:
+def _files(module: str) -> list[Path]:
     """The source files of a module, or of a package and all below it."""
-    found = find_spec(package)
-    place = Path(found.origin) if found and found.origin else Path(package)
+    found = find_spec(module)
+    place = Path(found.origin) if found and found.origin else Path(module)
     return sorted(place.parent.rglob("*.py")) if place.name == "__init__.py" else [place]
 
 

@@ -26,7 +26,7 @@ from seekling.remote.rows import Unread, digest_of, files_of, read_rows
 from seekling.rewards.rubric import Rubric
 from seekling.tasks.protocol import identity
 
-TEMPERATURE, TOP_P, MAX_TOKENS = 0.6, 0.95, 32_768
+TEMPERATURE, TOP_P = 0.6, 0.95
 """R1's protocol for reasoning models."""
 
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."

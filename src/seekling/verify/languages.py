@@ -57,7 +57,9 @@ SCRIPT_OF: Mapping[str, str] = {
 _WORDS: Mapping[str, frozenset[str]] = {
     language: frozenset(words.split())
     for language, words in {
-        "en": "the of and to in is that it for with as was on are be this by you have from not they or his her at we",
+        "en": "the of and to in is that it for with as was on are be this by you have from not they or his her at we no"
+        " only all any more than which when will would there their been has had were if so an about into them then can"
+        " could your my our she him i me who what how some other these those but",
         "es": "el la los las de y que en un una es por con para se del su como más pero no al lo está muy",
         "pt": "o a os as de e que em um uma é por com para se do da dos das não mais como mas ao na no são muito",
         "fr": "le la les de et que en un une est pour dans des du qui pas ce il elle sur au avec plus ne je nous sont",
@@ -93,7 +95,7 @@ def is_in(text: str, language: str) -> bool:
         return True
     words = re.findall(r"[^\W\d_]+(?:[\u0900-\u097f\u0600-\u06ff]*)", text.lower())
     counts = {other: sum(word in _WORDS[other] for word in words) for other in rivals}
-    return counts[language] == max(counts.values()) and (counts[language] > 0 or len(words) < 4)
+    return counts[language] == max(counts.values()) and (counts[language] > 0 or len(words) < 8)
 
 
 def _script_of(text: str) -> str | None:

@@ -192,7 +192,7 @@ class Formulas:
 
     def one_digit(self) -> str:
         """What a command takes of digits that stand without braces: ``\\frac12`` is a half, ``\\frac123`` unclear."""
-        if self.kind() != "number":
+        if self.kind() != "number" or not self.peek().isdigit():
             raise Unreadable(f"{self.peek() or 'the end'!r} where a digit belongs")
         token = self.found[self.place]
         if len(token.text) == 1:

@@ -179,9 +179,9 @@ class _Parser(Formulas):
     def ratio(self) -> Answer | None:
         """``3:2`` and longer, of whole numbers."""
         length = 1
-        while self.kind(length - 1) == "number" and self.peek(length) == ":":
+        while self.peek(length - 1).isdigit() and self.peek(length) == ":":
             length += 2
-        if length == 1 or self.kind(length - 1) != "number":
+        if length == 1 or not self.peek(length - 1).isdigit():
             return None
         items = [self.digits(self.found[self.place + step].text) for step in range(0, length, 2)]
         self.place += length

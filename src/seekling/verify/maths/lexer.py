@@ -65,6 +65,7 @@ _FORMULA, _OPTION = (
     re.compile(r"[-+.,\d\s()=]*\d[-+.,\d\s()=]*|[A-Z](?:,\s*[A-Z])+"),
     re.compile(r"\([A-Ja-j]\) ?|[A-J][).]? ?"),
 )
+_BARE_COMMA = re.compile(r"(?<![\\{]),(?!\\!)")
 _GROUPED = re.compile(r"\{,\}|,\\!|\\,|,")
 _RENAMED = {
     r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac", r"\leq": r"\le", r"\geq": r"\ge", r"\neq": r"\ne",
@@ -149,8 +150,8 @@ def _tokens_of(match: re.Match[str], text: str, spaced: bool, depth: int) -> Ite
 
 def _number(said: str, depth: int, at: int, end: int, text: str) -> tuple[str, int]:
     """Digits without their separators. Inside brackets a bare comma separates items, so the number ends there."""
-    if "," in said and depth and "{,}" not in said and r",\!" not in said:
-        end = at + said.index(",")
+    if depth and (comma := _BARE_COMMA.search(said)):
+        end = at + comma.start()
         said = text[at:end]
     said = _GROUPED.sub("", said)
     if len(said) > MAX_DIGITS:

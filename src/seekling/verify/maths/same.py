@@ -131,7 +131,8 @@ class _Comparison:
             return False
         one, other = self.difference(left), self.difference(right)
         if one is None or other is None:
-            return None
+            sides = (left.left, right.left), (left.right, right.right)
+            return all(self.measured(*pair) for pair in sides) or None
         return self.calculator.equal(one, other)
 
     def difference(self, relation: Relation) -> Quotient | None:
@@ -174,18 +175,23 @@ class _Comparison:
                 del keys[place], others[place]
             else:
                 rest.append(item)
-        return _all(self.paired(item, others) for item in rest)
+        return _paired([[self.same(item, other) for other in others] for item in rest])
 
-    def paired(self, item: Answer, others: list[Answer]) -> bool | None:
-        """Take the first of ``others`` that is the same, if there is one."""
-        doubtful = False
-        for place, other in enumerate(others):
-            outcome = self.same(item, other)
-            if outcome:
-                del others[place]
-                return True
-            doubtful |= outcome is None
-        return None if doubtful else False
+
+def _paired(table: list[list[bool | None]]) -> bool | None:
+    """Whether every row finds a column of its own that is True; False when a row or a column is False throughout."""
+    free = set(range(len(table)))
+    for row in table:
+        if found := [column for column in sorted(free) if row[column]]:
+            free.remove(found[0])
+    if not free:
+        return True
+    lines = [*table, *(list(column) for column in zip(*table, strict=True))]
+    return None if all(any(cell is not False for cell in line) for line in lines) and _has_doubt(table) else False
+
+
+def _has_doubt(table: list[list[bool | None]]) -> bool:
+    return any(cell is None for row in table for cell in row)
 
 
 def is_solved(relation: Relation) -> bool:

@@ -45,7 +45,7 @@ yuan     yuan=1 rmb cny 元
 """
 _ALIASES = {
     "feet": "foot", "inches": "inch", "mph": "mile/hour", "kph": "km/hour", "cc": "cm^3", "pennies": "cent",
-    "sq": "square", "米": "m", "厘米": "cm", "千米": "km", "公里": "km", "千克": "kg", "公斤": "kg", "克": "g",
+    "米": "m", "厘米": "cm", "千米": "km", "公里": "km", "千克": "kg", "公斤": "kg", "克": "g",
     "小时": "hour", "分钟": "minute", "秒": "s", "度": "degree", "美元": "dollar", "块": "yuan", "升": "L",
     "天": "day", "周": "week", "年": "year", "岁": "year", "平方米": "m^2", "平方厘米": "cm^2", "立方米": "m^3",
 }  # fmt: skip

@@ -147,6 +147,8 @@ class Calculator:
 
     def logarithm(self, value: Quotient) -> Quotient:
         """The natural logarithm; of a product of numbers the sum of their logarithms."""
+        if not value.top:
+            raise Unreadable("a logarithm of nought")
         if value.bottom is not ONE or len(value.top) != 1:
             return self.function("ln", value)
         term, factor = next(iter(value.top.items()))

@@ -83,7 +83,8 @@ def test_nothing_and_far_too_much_keep_no_constraint(name: str) -> None:
 
 
 PIECES = [
-    " ", "*", "[", "<<", "\n", "a ", ". ", "A. ", "```json\n", '{"a":', "- \n", "'", "a'", ".", '."', "1", "1. ", "P.", "。",
+    " ", "*", "[", "<<", "\n", "a ", ". ", "A. ", "```json\n", '{"a":', "- \n", "'", "a'", ".", '."', "1", "1. ",
+    "P.", "。",
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -62,7 +63,7 @@ def test_the_shortest_of_those_that_pass_earns_a_half_and_a_wrong_one_earns_noth
 def test_among_siblings_that_pass_longer_never_earns_more(row: list[tuple[int, Verdict]]) -> None:
     parts = linear_lengths([length for length, _ in row], [verdict for _, verdict in row])
     passing = sorted((length, part) for (length, verdict), part in zip(row, parts, strict=True) if verdict is PASS)
-    assert all(a[1] >= b[1] for a, b in zip(passing, passing[1:], strict=False))
+    assert all(a[1] >= b[1] for a, b in pairwise(passing))
     assert all(-0.5 <= part <= 0.5 for part in parts)
 
 

@@ -116,7 +116,7 @@ def test_a_key_with_a_colon_is_a_function_and_any_other_unknown_key_is_not() -> 
     weights = rubric.weights()
     assert (weights["./rewards.py:brief"], weights["mine.rewards:kind"]) == (0.3, 0.1)
     assert rubric == parse(Rubric, rubric.model_dump(mode="json"))
-    with pytest.raises(UserError, match='unknown setting "acuracy"\n.*\nDid you mean "accuracy"'):
+    with pytest.raises(UserError, match=r'unknown setting "acuracy"\n.*\nDid you mean "accuracy"'):
         parse(Rubric, {"acuracy": 1.0}, source=Source())
 
 

@@ -18,6 +18,8 @@ from seekling.tasks.gym_answers import FORMS, KEYS, same
 from seekling.tasks.registry import build_task
 from seekling.workers.pool import Pool, Reply
 
+pytest.importorskip("reasoning_gym", reason="one of what it needs comes as source only: pip install 'seekling[tasks]'")
+
 HERE = Path(__file__).parents[2]
 SEEDS = (3, 1009, 77_003)
 LIMIT_S = 30.0

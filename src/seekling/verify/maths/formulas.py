@@ -142,9 +142,7 @@ class Formulas:
         """Whether the next token begins a factor that is multiplied without a sign."""
         kind, text = self.kind(), self.peek()
         if kind == "number":
-            if self.kind(-1) in ("number", "letter") or self.peek(-1) == "}":
-                raise Unreadable("a number right behind another factor")
-            return True
+            raise Unreadable("a number right behind another factor")
         return (
             kind == "letter"
             or text in ("(", "{", r"\sqrt", r"\surd", r"\frac", r"\pi", r"\binom", r"\infty")

@@ -36,14 +36,17 @@ class Judge:
         self.outside = Outside(rubric)
         self._seen = self._failed = 0
 
-    def scores(self, groups: Sequence[Group]) -> list[list[Score]]:
-        """One score per rollout."""
+    def verdicts(self, groups: Sequence[Group]) -> list[list[Verdict]]:
+        """One verdict per rollout, without what else a rubric asks of strangers: no judge is paid for it."""
         asked = [(g.problem, answer_of(r.text, reads(self.task))) for g in groups for r in g.rollouts]
         checked = self.checker.verdicts(asked)
         self._stop_on_broken(asked, checked)
         told = iter(checked)
-        verdicts = [[next(told).verdict for _ in group.rollouts] for group in groups]
-        return score_groups(groups, verdicts, self.rubric, outside=self.outside)
+        return [[next(told).verdict for _ in group.rollouts] for group in groups]
+
+    def scores(self, groups: Sequence[Group]) -> list[list[Score]]:
+        """One score per rollout."""
+        return score_groups(groups, self.verdicts(groups), self.rubric, outside=self.outside)
 
     def judged(self, groups: Sequence[Group]) -> list[Judged]:
         """The groups with their scores."""

@@ -174,7 +174,7 @@ def held_out_pass(policy: Policy, judge: Judge, config: Grpo) -> tuple[float, tu
     """pass@1 on a few held-out problems, four rollouts each, the same ones every time; and its tokens and FLOPs."""
     asked = list(islice(problems(judge.task, "held_out", "watch", distinct=True), config.held_out_problems))
     groups = sample_groups(policy, asked, 4, config.sampling, "watch")
-    passed = [score.verdict is Verdict.PASS for row in judge.scores(groups) for score in row]
+    passed = [verdict is Verdict.PASS for row in judge.verdicts(groups) for verdict in row]
     return float(np.mean(passed)), generation_cost(policy, groups)
 
 

@@ -462,7 +462,7 @@ def test_a_conversation_in_several_texts_is_masked_as_one(tokenizer: Tokenizer) 
 
 FORGETFUL = """{% if tools %}{{ tools | tojson }}{% endif %}{% for message in messages %}
 {%- if message.role == 'assistant' -%}
-<｜Assistant｜>{% if message.content is none %}{{ message.tool_calls[0].function | tojson }}
+<｜Assistant｜>{% if not message.content %}{{ message.tool_calls[0].function | tojson }}
 {%- elif loop.last %}{{ message.content }}{% else %}{{ message.content.split('</think>')[-1] }}{% endif -%}
 <｜end▁of▁sentence｜>
 {%- else %}<｜User｜>{{ message.content }}{% endif %}{% endfor %}

@@ -151,7 +151,7 @@ def test_a_quick_check_needs_no_worker_and_its_exceptions_leave_the_reward_open(
 
 def test_a_task_that_cannot_be_made_in_a_worker_is_a_letter(spec: str, problem: Problem) -> None:
     made = Checker(build_task(spec), spec.replace("Own", "Gone"), size=1)
-    with pytest.raises(UserError, match="cannot make the task"):
+    with pytest.raises(UserError, match="cannot load"):
         made.verdicts([(problem, "1")])
     made.close()
 

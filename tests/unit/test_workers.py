@@ -98,7 +98,7 @@ def test_the_environment_is_clean_and_the_setup_arrives_once(monkeypatch: pytest
     made.close()
     assert about["setup"] == {"deep": [1]}
     assert "HF_TOKEN" not in about["environment"]
-    assert set(about["environment"]) <= {"PYTHONPATH", "TZ", "SYSTEMROOT", "LC_CTYPE"}
+    assert set(about["environment"]) <= {"PYTHONPATH", "PYTHONHASHSEED", "TZ", "SYSTEMROOT", "LC_CTYPE"}
 
 
 @pytest.mark.parametrize("deed", [["sleep"], ["spin"]])

@@ -230,8 +230,9 @@ def _variables(setup: Mapping[str, Any], chat: Mapping[str, Any], messages: Any,
 def _as_told(message: Message) -> dict[str, Any]:
     """A message as templates expect it: no empty fields, and reasoning under each of its names.
 
-    A content of null stays: DeepSeek's template asks ``content is none`` before it writes an assistant's tool calls.
+    transformers drops a content of null as well, though DeepSeek's template asks ``content is none`` before it writes
+    an assistant's tool calls: there the calls are missed, and ``_refuse_loss`` says so.
     """
-    told = {key: value for key, value in message.items() if value is not None or key == "content"}
+    told = {key: value for key, value in message.items() if value is not None}
     reasoning = next((told[key] for key in _REASONING if key in told), None)
     return told if reasoning is None else {"thinking": reasoning, **told, "reasoning_content": reasoning}

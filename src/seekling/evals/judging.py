@@ -6,43 +6,41 @@ rollout is worth the same wherever it is judged.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seekling.errors import UserError
 from seekling.evals.evaluate import Judged
-from seekling.records import Group, Problem, Score, Verdict
+from seekling.records import Group, Score, Verdict
+from seekling.rewards.given import Failed, Given, Tally
 from seekling.rewards.rubric import Outside, Rubric, answer_of, score_groups
 from seekling.tasks.checking import Checked, Checker
 from seekling.tasks.protocol import reads
 from seekling.tasks.registry import build_task
 
-MOST_FAILED = 0.01
-"""Share of checks that may fail by themselves before a run stops. One alone never stops it."""
-
 
 class Judge:
-    """Scores for a task's rollouts. ``spec`` names the task as a manifest does.
+    """Scores for a task's rollouts. ``spec`` names the task as a manifest does; ``size`` workers, 0 for one a core.
 
     ``scores`` raises UserError with the check's own words when more than 1 % of all checks so far failed by
     themselves: what is left would be a reward that nobody gave.
     """
 
-    def __init__(self, spec: str | Mapping[str, Any], rubric: Rubric, *, size: int = os.cpu_count() or 1) -> None:
+    def __init__(self, spec: str | Mapping[str, Any], rubric: Rubric, *, size: int = 0) -> None:
         self.task: Any = build_task(spec)
         self.rubric = rubric
         self.checker = Checker(self.task, spec, size=size)
         self.outside = Outside(rubric)
-        self._seen = self._failed = 0
+        self._tally = Tally(
+            f'the check of task "{self.task.name}"', "Mend the task's check: it must return a verdict for every text."
+        )
 
     def verdicts(self, groups: Sequence[Group]) -> list[list[Verdict]]:
         """One verdict per rollout, without what else a rubric asks of strangers: no judge is paid for it."""
         asked = [(g.problem, answer_of(r.text, reads(self.task))) for g in groups for r in g.rollouts]
-        checked = self.checker.verdicts(asked)
-        self._stop_on_broken(asked, checked)
-        told = iter(checked)
-        return [[next(told).verdict for _ in group.rollouts] for group in groups]
+        told = iter(self.checker.verdicts(asked))
+        rows = [[next(told) for _ in group.rollouts] for group in groups]
+        self._tally.check(groups, [[_failure(checked) for checked in row] for row in rows])
+        return [[checked.verdict for checked in row] for row in rows]
 
     def scores(self, groups: Sequence[Group]) -> list[list[Score]]:
         """One score per rollout."""
@@ -57,16 +55,7 @@ class Judge:
         self.checker.close()
         self.outside.close()
 
-    def _stop_on_broken(self, asked: Sequence[tuple[Problem, str | None]], checked: Sequence[Checked]) -> None:
-        failed = [
-            (pair, one.said) for pair, one in zip(asked, checked, strict=True) if one.verdict is Verdict.INFRA_ERROR
-        ]
-        self._seen, self._failed = self._seen + len(asked), self._failed + len(failed)
-        if self._failed < 2 or self._failed <= MOST_FAILED * self._seen:
-            return
-        (problem, answer), said = failed[0]
-        raise UserError(
-            f'the check of task "{self.task.name}" fails on {self._failed} of {self._seen} rollouts: {said}',
-            where=f"first on problem {problem.prompt!r}, answer {answer!r}",
-            next_step="Mend the task's check: it must return a verdict for every text; the same command goes on.",
-        )
+
+def _failure(checked: Checked) -> Given:
+    """A check that failed by itself, as the tally counts it."""
+    return Failed(checked.said) if checked.verdict is Verdict.INFRA_ERROR else None

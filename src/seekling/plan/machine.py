@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+from seekling.workers.pool import cores
 
 MEMINFO = Path("/proc/meminfo")
 CPUINFO = Path("/proc/cpuinfo")
@@ -35,7 +36,7 @@ def machine(folder: Path = Path()) -> Machine:
         python=platform.python_version(),
         os=_os_name(),
         cpu=_cpu_model(_read(CPUINFO)),
-        cores=_cores(),
+        cores=cores(),
         memory_bytes=_memory_bytes(_read(MEMINFO), _read(CGROUP / "memory.max")),
         free_disk_bytes=shutil.disk_usage(existing_parent(folder)).free,
     )
@@ -58,13 +59,6 @@ def _cpu_model(cpuinfo: str) -> str:
     """Model name from /proc/cpuinfo; Arm kernels write none, then the architecture must do."""
     found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine() or "unknown"
-
-
-def _cores() -> int:
-    """Cores this process may run on: fewer than the machine has under taskset or a container's cpuset."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 0
 
 
 def _memory_bytes(meminfo: str, cgroup_limit: str) -> int:

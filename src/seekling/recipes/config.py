@@ -18,7 +18,6 @@ from seekling.curate.overlap import Overlap
 from seekling.curate.passing import Passing
 from seekling.engine.config import Sampling
 from seekling.errors import UserError
-from seekling.evals.suites import parsed
 from seekling.learn.config import Adapter, Gaps, Objective, Optim, Packing
 from seekling.learn.presets import OBJECTIVES
 from seekling.model.config import ModelConfig
@@ -49,6 +48,8 @@ def names_task(spec: str) -> bool:
 
 def _known(names: tuple[str, ...], *, tasks: bool) -> tuple[str, ...]:
     """The names of evaluation sets as they are. Raises ValueError for one that is neither known nor a file's."""
+    from seekling.evals.suites import parsed  # with all that judges: only a manifest that names a suite needs it
+
     for name in names:
         try:
             _ = build_task(name) if tasks and names_task(name) else parsed(name)

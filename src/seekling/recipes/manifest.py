@@ -14,7 +14,6 @@ from pydantic import Field
 
 from seekling.config import Settings, Source, fingerprint, parse, parse_override, weight_settings
 from seekling.errors import UserError, nearest
-from seekling.evals.suites import origin_of
 from seekling.recipes.chats import content_hash as data_hash
 from seekling.recipes.config import FORMAT, KINDS, Curate, Grpo, Import, StageSettings, Trained
 from seekling.remote.hub import identity
@@ -236,12 +235,21 @@ def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str
             data_hash(getattr(stage, "data", ""), getattr(stage, "revision", "")),
         ]
         files += [identity(stage.model, stage.revision)] if isinstance(stage, Import) else []
-        files += [origin_of(name) for name in stage.against] if isinstance(stage, Curate) else []
+        files += _origins(stage.against) if isinstance(stage, Curate) else []
         files += [own] if (own := rewards_hash(getattr(stage, "rubric", Rubric()))) else []
         inputs = [known[name] for name in stage.sources]
         schema = KINDS[stage.kind].schema
         known[stage.name] = fingerprint(stage.kind, schema, settings, inputs, files, head.seed, head.dtype)
     return known
+
+
+def _origins(suites: Sequence[str]) -> list[Any]:
+    """Where the problems of evaluation sets stand. Suites are imported when a stage names one."""
+    if not suites:
+        return []
+    from seekling.evals.suites import origin_of
+
+    return [origin_of(name) for name in suites]
 
 
 def _task_settings(stage: StageSettings) -> Any:

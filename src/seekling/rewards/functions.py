@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -44,9 +43,9 @@ class Function(Criterion):
 
 
 class Functions:
-    """Calls of one user's function in up to ``size`` workers, which start when they are first needed."""
+    """Calls of one user's function in up to ``size`` workers (0: one a core), which start when first needed."""
 
-    def __init__(self, name: str, function: Function, *, size: int = os.cpu_count() or 1) -> None:
+    def __init__(self, name: str, function: Function, *, size: int = 0) -> None:
         self.name, self.function = name, function
         setup = {"name": name, "reads": function.reads, "path": sys.path}
         self._pool = Pool(

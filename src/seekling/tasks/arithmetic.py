@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from seekling.config import Settings
 from seekling.records import Problem, Verdict
 from seekling.tasks.protocol import identity
-from seekling.verify.answers import integer
+from seekling.verify.answers import compared, integer
 
 AGAIN, SAME, DIFFER = "again", "same", "differ"
 _ATTEMPT = re.compile(r"^\d+(?:(?:[+-]\d+)+=\d+)*$")
@@ -75,10 +75,7 @@ class Arithmetic(Settings):
 
     def check(self, problem: Problem, answer: str) -> Verdict:
         """PASS when the answer is the one integer that is right."""
-        value = integer(answer)
-        if value is None:
-            return Verdict.UNPARSED
-        return Verdict.PASS if value == int(problem.answer) else Verdict.WRONG
+        return compared(integer(answer), int(problem.answer))
 
     def trace(self, problem: Problem, rng: Random, quality: str) -> str:
         """Thinking of the stated quality, then the answer it arrived at."""

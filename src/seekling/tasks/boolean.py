@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from seekling.config import Settings
 from seekling.records import Problem, Verdict
 from seekling.tasks.protocol import identity
-from seekling.verify.answers import bits
+from seekling.verify.answers import bits, compared
 
 NAMES = "pqrstu"
 CONNECTIVES = ("and", "or")
@@ -74,10 +74,7 @@ class Boolean(Settings):
 
     def check(self, problem: Problem, answer: str) -> Verdict:
         """PASS for the whole column; UNPARSED for what is not made of zeros and ones."""
-        column = bits(answer)
-        if column is None:
-            return Verdict.UNPARSED
-        return Verdict.PASS if column == problem.answer else Verdict.WRONG
+        return compared(bits(answer), problem.answer)
 
     def trace(self, problem: Problem, rng: Random, quality: str) -> str:
         """Thinking of the stated quality, then the column it arrived at."""

@@ -41,14 +41,14 @@ class Checked:
 
 
 class Checker:
-    """``verdicts`` for a task, which ``spec`` names as a manifest does, with up to ``size`` workers.
+    """``verdicts`` for a task, which ``spec`` names as a manifest does, with up to ``size`` workers (0: one a core).
 
     Without a spec no worker could make the task, and its check runs here. Workers start when the first answer needs
     them. Raises UserError when the task cannot be made in one.
     """
 
     def __init__(
-        self, task: Task, spec: str | Mapping[str, Any] = "", *, size: int = 2, limits: Limits | None = None
+        self, task: Task, spec: str | Mapping[str, Any] = "", *, size: int = 0, limits: Limits | None = None
     ) -> None:
         self.task, self.limits = task, limits or Limits(**getattr(task, "limits", {}))
         self._known: OrderedDict[tuple[str, str], Checked] = OrderedDict()

@@ -10,7 +10,6 @@ What the function should answer to the hidden inputs stays outside the sandbox; 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from seekling.tasks.functions import ARGUMENTS, Function, drawn, inputs, written
 from seekling.verify.sandbox.box import Sandbox
 from seekling.verify.sandbox.compare import same
 from seekling.verify.sandbox.limits import Isolation, Limits, Outcome
+from seekling.workers.pool import cores
 
 _MAX_CHARS = 2**16
 _FENCED = re.compile(r"\s*```(?:python|py)?[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
@@ -186,7 +186,7 @@ class Code(Settings):
 
     def _sandbox(self) -> Sandbox:
         if self._box is None:
-            self._box = Sandbox(self.run, size=self.boxes or os.cpu_count() or 1, isolation=self.isolation)
+            self._box = Sandbox(self.run, size=self.boxes or cores(), isolation=self.isolation)
         return self._box
 
 

@@ -20,7 +20,7 @@ from seekling.config import Settings
 from seekling.errors import UserError
 from seekling.records import Problem, Verdict
 from seekling.tasks.protocol import identity
-from seekling.verify.answers import names
+from seekling.verify.answers import compared, names
 
 KINDS = ("knave", "knight")
 WORDS = {
@@ -80,9 +80,7 @@ class Knights(Settings):
     def check(self, problem: Problem, answer: str) -> Verdict:
         """PASS for all knights and nobody else, each named once, in any order."""
         said = names(answer)
-        if said is None:
-            return Verdict.UNPARSED
-        return Verdict.PASS if sorted(said) == problem.answer.lower().split() else Verdict.WRONG
+        return compared(said and sorted(said), problem.answer.lower().split())
 
     def trace(self, problem: Problem, rng: Random, quality: str) -> str:
         """Thinking of the stated quality, then the knights it arrived at."""

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from seekling.config import Settings
 from seekling.records import Problem, Verdict
 from seekling.tasks.protocol import identity
-from seekling.verify.answers import integer
+from seekling.verify.answers import compared, integer
 
 _ATTEMPT = re.compile(r"^[0-9]+(?:(?:[-+*][0-9]+)+=-?[0-9]+≡[0-9]+)*$")
 _SLIPS = (-10, -3, -2, -1, 1, 2, 3, 10)
@@ -72,10 +72,7 @@ class Modular(Settings):
 
     def check(self, problem: Problem, answer: str) -> Verdict:
         """PASS for the remainder itself; a number that leaves it is WRONG, since it is not reduced."""
-        value = integer(answer)
-        if value is None:
-            return Verdict.UNPARSED
-        return Verdict.PASS if value == int(problem.answer) else Verdict.WRONG
+        return compared(integer(answer), int(problem.answer))
 
     def trace(self, problem: Problem, rng: Random, quality: str) -> str:
         """Thinking of the stated quality, then the remainder it arrived at."""

@@ -19,7 +19,7 @@ from seekling.config import Settings
 from seekling.errors import UserError
 from seekling.records import Problem, Verdict
 from seekling.tasks.protocol import identity
-from seekling.verify.answers import integers
+from seekling.verify.answers import compared, integers
 
 _ATTEMPT = re.compile(r"^-?[0-9]+(?:[<>]-?[0-9]+(?: -?[0-9]+)*)?$|^-?[0-9]+(?: -?[0-9]+)+$")
 _MAX_LINE_CHARS = 1000
@@ -74,10 +74,7 @@ class Sorting(Settings):
 
     def check(self, problem: Problem, answer: str) -> Verdict:
         """PASS for all numbers in order, separated by blanks or commas."""
-        said = integers(answer)
-        if said is None:
-            return Verdict.UNPARSED
-        return Verdict.PASS if said == integers(problem.answer) else Verdict.WRONG
+        return compared(integers(answer), integers(problem.answer))
 
     def trace(self, problem: Problem, rng: Random, quality: str) -> str:
         """Thinking of the stated quality, then the numbers in the order it arrived at."""

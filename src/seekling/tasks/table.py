@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from seekling.config import Settings
 from seekling.records import Problem, Verdict
 from seekling.tasks.protocol import identity
-from seekling.verify.answers import names
+from seekling.verify.answers import compared, names
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _ATTEMPT = re.compile(r"^[a-z](?:>[a-z])*$")
@@ -66,10 +66,7 @@ class Table(Settings):
 
     def check(self, problem: Problem, answer: str) -> Verdict:
         """PASS for all ends in the order of their starts, separated by blanks or commas."""
-        said = names(answer)
-        if said is None:
-            return Verdict.UNPARSED
-        return Verdict.PASS if said == tuple(problem.answer.split()) else Verdict.WRONG
+        return compared(names(answer), tuple(problem.answer.split()))
 
     def trace(self, problem: Problem, rng: Random, quality: str) -> str:
         """Thinking of the stated quality, then the ends it arrived at."""

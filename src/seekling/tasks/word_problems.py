@@ -18,7 +18,7 @@ from seekling.config import Settings
 from seekling.errors import UserError
 from seekling.records import Problem, Verdict
 from seekling.tasks.protocol import identity
-from seekling.verify.answers import integer
+from seekling.verify.answers import compared, integer
 
 Language = Literal["en", "zh"]
 Step = tuple[str, int, int]
@@ -129,10 +129,7 @@ class WordProblems(Settings):
 
     def check(self, problem: Problem, answer: str) -> Verdict:
         """PASS when the answer is the one integer that is right, without what it counts."""
-        value = integer(answer)
-        if value is None:
-            return Verdict.UNPARSED
-        return Verdict.PASS if value == int(problem.answer) else Verdict.WRONG
+        return compared(integer(answer), int(problem.answer))
 
     def trace(self, problem: Problem, rng: Random, quality: str) -> str:
         """Thinking of the stated quality, then the number it arrived at."""

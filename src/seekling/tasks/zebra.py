@@ -15,7 +15,7 @@ from seekling.config import Settings
 from seekling.errors import UserError
 from seekling.records import Problem, Verdict
 from seekling.tasks.protocol import identity
-from seekling.verify.answers import names
+from seekling.verify.answers import compared, names
 
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "{}": ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gita", "Hugo"),
@@ -103,10 +103,7 @@ class Zebra(Settings):
 
     def check(self, problem: Problem, answer: str) -> Verdict:
         """PASS for every house from left to right with all that is asked of it, in the order asked."""
-        said = names(answer)
-        if said is None:
-            return Verdict.UNPARSED
-        return Verdict.PASS if said == names(problem.answer) else Verdict.WRONG
+        return compared(names(answer), names(problem.answer))
 
     def guess(self, problem: Problem, rng: Random) -> str:
         """The values of each attribute in a uniformly random order."""

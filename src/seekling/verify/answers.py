@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from seekling.records import Verdict
+
 MAX_DIGITS = 4000
 """Below Python's own limit on the conversion of digits (4,300), so reading can neither fail nor take long."""
 
@@ -14,6 +16,13 @@ _SEPARATOR = re.compile(r"[ \t\r\n]*,[ \t\r\n]*|[ \t\r\n]+")
 _AND = re.compile(r"([,\w])[ \t\r\n]+and(?=[ \t\r\n]+\w)")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{0,30}")
 _BITS = re.compile(r"[ \t\r\n]*([01]+(?: [01]+)*)[ \t\r\n]*")
+
+
+def compared(said: object | None, right: object) -> Verdict:
+    """The verdict on what a reader made of an answer: UNPARSED for None, else whether it is what is right."""
+    if said is None:
+        return Verdict.UNPARSED
+    return Verdict.PASS if said == right else Verdict.WRONG
 
 
 def integer(text: str) -> int | None:

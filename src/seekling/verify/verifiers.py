@@ -19,7 +19,7 @@ from typing import Any
 
 from seekling.errors import UserError, nearest
 from seekling.records import Verdict
-from seekling.verify.answers import integer, integers
+from seekling.verify.answers import compared, integer, integers
 from seekling.verify.replies import emptiness
 from seekling.workers.strangers import found
 
@@ -118,10 +118,7 @@ def _reading(about: str, read: Callable[[str], object | None], kind: str) -> Ver
     """A verifier that compares what a reader makes of both sides; None is what cannot be read."""
 
     def judge(said: str, key: str) -> Verdict:
-        value = read(said)
-        if value is None:
-            return Verdict.UNPARSED
-        return Verdict.PASS if value == read(key) else Verdict.WRONG
+        return compared(read(said), read(key))
 
     def check_key(key: str) -> None:
         if read(key) is None:

@@ -6,6 +6,7 @@ worker that took it and nothing else; one whose worker died is asked once more, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,12 +31,17 @@ class Reply:
     said: str = ""
 
 
-class Pool:
-    """``size`` workers for one target and setup; see ``Worker`` for the limits."""
+def cores() -> int:
+    """Cores this process may run on: fewer than the machine has under taskset or a container's cpuset."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def __init__(self, target: str, setup: object = None, *, size: int, **limits: Any) -> None:
+
+class Pool:
+    """``size`` workers (0: one a core) for one target and setup; see ``Worker`` for the limits."""
+
+    def __init__(self, target: str, setup: object = None, *, size: int = 0, **limits: Any) -> None:
         self._idle: SimpleQueue[Worker] = SimpleQueue()
-        self._workers = [Worker(target, setup, **limits) for _ in range(size)]
+        self._workers = [Worker(target, setup, **limits) for _ in range(size or cores())]
         for worker in self._workers:
             self._idle.put(worker)
 

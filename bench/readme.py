@@ -25,7 +25,15 @@ from seekling.recipes.manifest import Head
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "bench/results/zero-tiny.json"
-DOCUMENTS = ("README.md", "docs/figures.md", "docs/manifest.md", "docs/models.md", "docs/sandbox.md", "docs/tasks.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/figures.md",
+    "docs/manifest.md",
+    "docs/models.md",
+    "docs/sandbox.md",
+    "docs/maths.md",
+    "docs/tasks.md",
+)
 NONE_YET = "no result file yet"
 MARKED = re.compile(r"(<!-- begin (?P<name>[\w-]+): .*? -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
 
@@ -412,6 +420,31 @@ def sandbox(_: Result | None) -> str:
     return table(("", *names), [[name, *(shown(user) for user in users)] for name, shown in rows]) + f"\n\n{about}"
 
 
+def maths(_: Result | None) -> str:
+    """The judge of mathematical answers, with math-verify behind it and without."""
+    found = result_of("maths")
+    if found is None:
+        return table(("", NONE_YET), [])
+    tried = [
+        ("adversarial", "answers made to deceive, and passed"),
+        ("true", "true answers in other forms, and refused"),
+    ]
+    about = [f"{what}: {found[kind]['wrong']} of {found[kind]['answers']:,}" for kind, what in tried]
+    paths = [found["with_math_verify"], found["without"]]
+    rows = [
+        ("verdicts a second, both cores", *(number(path["per_s"]) for path in paths)),
+        ("decided by the own reader", *(share(path["share"]["own"]) for path in paths)),
+        ("left to math-verify, or to nobody", *(share(1 - path["share"]["own"]) for path in paths)),
+        ("longest verdict", *(number(max(path["worst_s"].values()), " s", 3) for path in paths)),
+        ("replies judged otherwise than they deserve", *(number(path["misjudged"]) for path in paths)),
+    ]
+    source = (
+        f"{found['replies']:,} replies for each process, from a mix of our own making; commit `{found['commit']}`, "
+    )
+    told = f"{'; '.join(about)}.\n{source}`{found['command']}`."
+    return table(("", "with math-verify", "without"), rows) + f"\n\n{told}"
+
+
 BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "headline": headline,
     "provenance": provenance,
@@ -424,6 +457,7 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "vllm": vllm,
     "audits": audits,
     "sandbox": sandbox,
+    "maths": maths,
     "head": head,
     "kinds": kinds,
     "groups": group_tables,

@@ -165,7 +165,7 @@ def test_the_tasks_page_names_every_quality() -> None:
 def test_manifests_in_the_documents_are_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("seekling.recipes.manifest.identity", lambda model, revision: {"commit": "0" * 40})
-    monkeypatch.setattr("seekling.recipes.manifest.data_hash", lambda data, revision: None)
+    monkeypatch.setattr("seekling.recipes.manifest.digest_of", lambda data, revision: None)
     names = []
     for page in DOCS:
         write_files(page.read_text(), tmp_path)

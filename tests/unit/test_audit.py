@@ -11,7 +11,7 @@ from seekling.evals.audit import Audit, audit, by_kind
 from seekling.evals.judging import Judge
 from seekling.records import Verdict
 from seekling.rewards.rubric import Rubric
-from seekling.tasks.registry import FAMILIES
+from seekling.tasks.registry import FAMILIES, OWN
 from tests.e2e.forks import Forks
 
 LAX = """
@@ -135,7 +135,7 @@ def test_a_person_can_try_a_task_and_sees_why(
 def test_every_task_is_listed_with_a_sample_and_its_self_check(forks: Forks, tmp_path: Path) -> None:
     ended = forks.run(["tasks"], tmp_path)
     assert ended.code == 0, ended.said
-    assert all(name in ended.out for name in FAMILIES)
+    assert all(f"\n{name} " in f"\n{ended.out}" for name in [*FAMILIES, *OWN, "rg/NAME"])
     assert ended.out.count("self-check: ok") == len(FAMILIES)
     shown = forks.run(["tasks", "show", "countdown"], tmp_path)
     assert "settings" not in shown.err and "each used exactly once" in shown.out, shown.said

@@ -22,11 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seekling.errors import UserError
-from seekling.recipes import chats, sft
-from seekling.recipes.chats import Row, content_hash, find, read
+from seekling.recipes import sft
+from seekling.recipes.chats import Row, read
 from seekling.recipes.config import Sft
 from seekling.recipes.sft import Shelf, encode, permuted, shelve
 from seekling.recipes.stage import Interrupted
+from seekling.remote import rows as stored
+from seekling.remote.rows import digest_of, files_of
 from seekling.text.tokenizer import Tokenizer, train
 
 ROOT = Path(__file__).parents[2]
@@ -153,11 +155,11 @@ FAULTS = {
     ),
     "NaN as content": (
         '{"messages": [{"role": "user", "content": NaN}]}',
-        "message 1 (user) has NaN as content; expected a string",
+        "not JSON: NaN is no number",
     ),
     "NaN beside it": (
         '{"messages": [{"role": "user", "content": "x", "score": [Infinity]}, {"role": "assistant", "content": "y"}]}',
-        "message 1 holds an infinite number; expected a number or null",
+        "not JSON: Infinity is no number",
     ),
     "a key twice": (
         '{"messages": [{"role": "user", "content": "x", "role": "system"}]}', 'the key "role" is there twice'
@@ -243,7 +245,7 @@ def test_marks_and_line_ends_of_other_systems_change_nothing(tmp_path: Path) -> 
 def test_a_list_is_read_in_pieces_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     rows = [{"messages": [ASK, {**SAY, "content": f'"]}},[{{" \\ {number} 🙂'}]} for number in range(20)]
     file = written(tmp_path, json.dumps(rows, indent=2, ensure_ascii=False), "list.json")
-    monkeypatch.setattr(chats, "PIECE_CHARS", size)
+    monkeypatch.setattr(stored, "PIECE_CHARS", size)
     found = list(read([file]))
     assert [chat.messages for chat in found] == [row["messages"] for row in rows]
     begins = [number for number, line in enumerate(file.read_text().splitlines(), 1) if line == "  {"]
@@ -251,8 +253,8 @@ def test_a_list_is_read_in_pieces_of_any_size(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_long_row_of_a_list_is_not_parsed_anew_for_every_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chats, "PIECE_CHARS", 16)
-    tape = chats._Tape(StringIO(json.dumps([{"prompt": "x" * 10**6}])))
+    monkeypatch.setattr(stored, "PIECE_CHARS", 16)
+    tape = stored._Tape(StringIO(json.dumps([{"prompt": "x" * 10**6}])))
     reads: list[int] = []
     read, tape._handle.read = tape._handle.read, lambda size: reads.append(size) or read(size)  # type: ignore[method-assign]
     tape.take("[")
@@ -337,8 +339,8 @@ def test_a_folder_stands_for_its_own_files(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("not a chat")
     (tmp_path / "test").mkdir()
     written(tmp_path / "test", "held out")
-    assert find(str(tmp_path)) == [first, second]
-    assert len(messages(*find(str(tmp_path)))) == 2
+    assert files_of(str(tmp_path)) == [first, second]
+    assert len(messages(*files_of(str(tmp_path)))) == 2
 
 
 @pytest.mark.parametrize(
@@ -363,27 +365,26 @@ def test_a_name_that_leads_to_no_file(
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text("x")
     with pytest.raises(UserError) as caught:
-        find(name)
+        files_of(name)
     assert said in caught.value.what
     assert step in caught.value.next_step
 
 
 def test_a_file_has_no_revision(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no revision v1"):
-        find(str(written(tmp_path, "x")), "v1")
+        files_of(str(written(tmp_path, "x")), "v1")
 
 
 def test_a_content_hash_knows_every_byte_and_every_file(tmp_path: Path) -> None:
     from hashlib import sha256
 
     file = written(tmp_path, "one")
-    assert content_hash("") is None
-    assert content_hash(str(file)) == sha256(b"one").hexdigest()
-    both = [content_hash(str(tmp_path))]
+    assert digest_of(str(file)) == sha256(b"one").hexdigest()
+    both = [digest_of(str(tmp_path))]
     written(tmp_path, "two", "more.json")
-    both.append(content_hash(str(tmp_path)))
+    both.append(digest_of(str(tmp_path)))
     written(tmp_path, "too", "more.json")
-    both.append(content_hash(str(tmp_path)))
+    both.append(digest_of(str(tmp_path)))
     assert both[0] == {"chats.jsonl": sha256(b"one").hexdigest()}
     assert both[0] != both[1] != both[2]
 
@@ -398,15 +399,15 @@ def test_a_data_set_of_the_hub_is_found_and_known_by_its_commit(
         asked.append((data, revision, how))
         return type("Source", (), {"paths": (tmp_path / "train.jsonl",)})
 
-    monkeypatch.setattr(chats, "locate_data", locate)
-    monkeypatch.setattr(chats, "identity", lambda data, revision, kind: {"commit": f"{data}@{revision}/{kind}"})
-    assert find("org/data:en", "v1", "test", tell=print) == [tmp_path / "train.jsonl"]
+    monkeypatch.setattr(stored, "locate_data", locate)
+    monkeypatch.setattr(stored, "identity", lambda data, revision, kind: {"commit": f"{data}@{revision}/{kind}"})
+    assert files_of("org/data:en", "v1", "test", tell=print) == [tmp_path / "train.jsonl"]
     assert asked == [("org/data:en", "v1", {"split": "test", "tell": print})]
-    assert content_hash("org/data:en", "v1") == {"commit": "org/data:en@v1/dataset"}
+    assert digest_of("org/data:en", "v1") == {"commit": "org/data:en@v1/dataset"}
     (tmp_path / "org").mkdir()
     local = written(tmp_path / "org", "x", "data")
     with pytest.raises(UserError, match="org/data is no data file"):  # what is here wins
-        find(str(local.relative_to(tmp_path)))
+        files_of(str(local.relative_to(tmp_path)))
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------
@@ -560,7 +561,7 @@ def test_data_is_fetched_for_whoever_watches_the_stage(monkeypatch: pytest.Monke
         assert stop_requested()
         raise InterruptedError
 
-    monkeypatch.setattr(chats, "locate_data", locate)
+    monkeypatch.setattr(stored, "locate_data", locate)
     with pytest.raises(Interrupted):
         sft.find(stage, settings().model_copy(update={"data": "org/data"}))  # type: ignore[arg-type]
     assert told == ["fetching", ("tuned", 3, 5, {})]

@@ -111,7 +111,7 @@ def test_a_line_that_is_no_row_is_named(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(("name", "content"), [("a.jsonl", b"\xff\xfe"), ("a.parquet", b"PAR1"), ("a.jsonl", b"\n\n")])
 def test_a_file_that_holds_no_rows_is_a_letter(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot be read|no whole parquet|holds no problems"):
+    with pytest.raises(UserError, match=r"cannot be read|no whole parquet|holds no problems|is UTF-16"):
         load(str(tmp_path / name))
 
 
@@ -125,7 +125,7 @@ def test_an_unknown_set_is_told_the_nearest(spec: str, said: str) -> None:
 def test_a_missing_file_and_an_empty_folder_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no file"):
         load(f"gsm8k={tmp_path / 'none.jsonl'}")
-    with pytest.raises(UserError, match="holds no problems"):
+    with pytest.raises(UserError, match=r"holds no \.jsonl"):
         load(f"gsm8k={tmp_path}")
 
 
@@ -230,7 +230,7 @@ def test_a_result_names_what_was_asked_and_who_judged(tmp_path: Path) -> None:
     one = load(f"gsm8k={jsonl(tmp_path / 'a.jsonl', GSM8K)}").about()
     other = load(f"gsm8k={jsonl(tmp_path / 'b.jsonl', [GSM8K[0], {**GSM8K[1], 'question': 'Other?'}])}").about()
     assert one["prompt_hash"] != other["prompt_hash"] and len(one["prompt_hash"]) == 16
-    assert one["verifier"].startswith("maths ") and one["data"]["files"].keys() == {"a.jsonl"}
+    assert one["verifier"].startswith("maths ") and one["data"]["files"] != other["data"]["files"]
     assert one == load(f"gsm8k={tmp_path / 'a.jsonl'}").about()
 
 

@@ -20,8 +20,9 @@ from seekling.rewards.rubric import Rubric
 from seekling.runlog.files import write_json
 from seekling.selftests import of_task
 from seekling.tasks.checking import Checker
+from seekling.tasks.gym import Gym
 from seekling.tasks.protocol import problems
-from seekling.tasks.registry import FAMILIES, build_task
+from seekling.tasks.registry import FAMILIES, OWN, build_task
 
 SHOWN = 72
 """Characters of a prompt or a key that a table shows."""
@@ -35,9 +36,11 @@ def list_command() -> None:
         problem = task.draw(Random(0))
         knobs = ", ".join(knob for knob in type(task).model_fields if knob != "name")
         passed = _passed(of_task(task, Checker(task, name), count=32).figure)
-        console.print(f"{name:<14} {_about(task)}", markup=False, soft_wrap=True)
+        console.print(f"{name:<14} {_about(type(task))}", markup=False, soft_wrap=True)
         console.print(f"{'':<14} {_short(problem.prompt)}  ->  {_short(problem.answer)}", markup=False, soft_wrap=True)
         console.print(f"{'':<14} settings: {knobs}; self-check: {passed}", markup=False, soft_wrap=True, style="dim")
+    for name, task in {**OWN, "rg/NAME": Gym}.items():
+        console.print(f"{name:<14} {_about(task)}", markup=False, soft_wrap=True)
     console.print(
         "\nseekling tasks show NAME tells more; try NAME puts problems to you; audit NAME tries to deceive it."
     )
@@ -116,8 +119,9 @@ def _typed(answer: str) -> Rollout:
     return Rollout((0,), (0,), np.zeros(1, np.float32), f"<think></think><answer>{answer}</answer>", Stop.STOP, 0)
 
 
-def _about(task: Any) -> str:
-    return (type(task).__doc__ or "").strip().splitlines()[0] if type(task).__doc__ else ""
+def _about(family: type) -> str:
+    """The first line of a family's docstring."""
+    return cleandoc(family.__doc__ or "").partition("\n")[0]
 
 
 def _short(text: str, most: int = SHOWN) -> str:

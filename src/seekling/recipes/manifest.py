@@ -14,9 +14,9 @@ from pydantic import Field
 
 from seekling.config import Settings, Source, fingerprint, parse, parse_override, weight_settings
 from seekling.errors import UserError, nearest
-from seekling.recipes.chats import content_hash as data_hash
-from seekling.recipes.config import FORMAT, KINDS, Curate, Grpo, Import, StageSettings, Trained
+from seekling.recipes.config import FORMAT, KINDS, Curate, Grpo, Import, Sft, StageSettings, Trained
 from seekling.remote.hub import identity
+from seekling.remote.rows import digest_of
 from seekling.rewards.rubric import Rubric
 from seekling.rewards.rubric import content_hash as rewards_hash
 from seekling.tasks.registry import build_task, content_hash
@@ -232,7 +232,7 @@ def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str
         settings.pop("source")
         files: list[Any] = [
             content_hash(_task_of(stage)),
-            data_hash(getattr(stage, "data", ""), getattr(stage, "revision", "")),
+            digest_of(stage.data, stage.revision) if isinstance(stage, Sft) and stage.data else None,
         ]
         files += [identity(stage.model, stage.revision)] if isinstance(stage, Import) else []
         files += _origins(stage.against) if isinstance(stage, Curate) else []

@@ -20,6 +20,7 @@ from seekling.recipes.policy import Policy, held_in
 from seekling.recipes.pretrain import encoded
 from seekling.recipes.stage import Interrupted, Stage
 from seekling.recipes.text import fill, learn_text, learned
+from seekling.remote.rows import ROWS_AT_ONCE, files_of
 from seekling.runlog.files import disk_error
 from seekling.tasks.corpus import documents
 from seekling.tasks.registry import build_task
@@ -59,7 +60,7 @@ def find(stage: Stage, config: Sft) -> list[Path]:
         stage.tell(stage.name, done >> 20, max(1, of >> 20), {})
 
     try:
-        return chats.find(
+        return files_of(
             config.data, config.revision, config.split,
             tell=stage.warn, draw=draw, stop_requested=stage.stop_requested,
         )  # fmt: skip
@@ -76,7 +77,7 @@ def shelve(shelf: Shelf, files: Sequence[Path], tokenizer: Tokenizer, config: Sf
     room = config.packing.row_tokens
     longest, where, num_long, num_texts = 0, "", 0, 0
     rows = chats.read(files)
-    while group := list(islice(rows, chats.ROWS_AT_ONCE)):
+    while group := list(islice(rows, ROWS_AT_ONCE)):
         if stage.stop_requested():
             raise Interrupted
         for row, texts in zip(group, encode(tokenizer, group), strict=True):

@@ -22,7 +22,7 @@ TEXTS = (
 """What is read of a model besides its weights and their index."""
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-ROWS = (".parquet", ".jsonl", ".json")
+ROWS = (".jsonl", ".json", ".parquet")
 ABOUT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """JSON beside a data set that holds no rows."""
 

@@ -21,6 +21,10 @@ class GateMissed(UserError):
     """A stage finished, but its figure fell short of the gate its manifest sets. The door exits with 3."""
 
 
+class TooManyFailed(UserError):
+    """A check, a reward or a judge failed by itself too often to go on. The door exits with 2."""
+
+
 class SelfTestFailed(UserError):
     """A start-up self-test refuses to train. The door exits with 4."""
 

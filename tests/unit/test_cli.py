@@ -152,7 +152,9 @@ def test_eval_prints_a_table_with_intervals(forks: Forks, finished: Path) -> Non
     said = answered(forks.run(argv, finished))
     for word in ("pass@1", "pass@2", "maj@2", "mean_tokens", "95 % interval", "5 problems x 2"):
         assert word in said
-    assert said == answered(forks.run(argv, finished)), "the same problems, the same draws"
+    again = answered(forks.run(argv, finished))
+    tables = [told[told.index("toy/zero on") :] for told in (said, again)]  # before them stand signs of life
+    assert tables[0] == tables[1], "the same problems, the same draws"
 
 
 def test_report_writes_the_page_anew(forks: Forks, finished: Path, tmp_path: Path) -> None:

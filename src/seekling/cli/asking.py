@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from seekling.cli.models import locate_any
+from seekling.cli.progress import Progress
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Request
-from seekling.evals.evaluate import figures
+from seekling.evals.evaluate import Judged, figures
 from seekling.evals.judging import Judge
-from seekling.recipes.evaluate import held_out
+from seekling.recipes.evaluate import PROBLEMS_PER_CALL, held_out
 from seekling.recipes.pipeline import pick_device
 from seekling.recipes.policy import Policy, sample_groups
+from seekling.records import Problem
 from seekling.rewards.rubric import Rubric
 from seekling.text.chat import prompt_ids
 
@@ -40,14 +43,28 @@ def ask_command(runs: Path, model: str, problem: str, *, temperature: float, max
     console.print()
 
 
+def sampled(
+    policy: Policy, judge: Judge, problems: Sequence[Problem], samples: int, sampling: Sampling, *, seed: str, name: str
+) -> list[Judged]:
+    """Sample and score a piece at a time, with a sign of life called ``name`` after each."""
+    judged: list[Judged] = []
+    with Progress() as progress:
+        for start in range(0, len(problems), PROBLEMS_PER_CALL):
+            piece = problems[start : start + PROBLEMS_PER_CALL]
+            judged += judge.judged(sample_groups(policy, piece, samples, sampling, seed))
+            passed = sum(one.num_passed for one in judged) / (len(judged) * samples)
+            progress.tell(name, len(judged) - 1, len(problems), {"pass@1": passed})
+    return judged
+
+
 def eval_command(runs: Path, model: str, task: str, *, problems: int, samples: int, temperature: float) -> None:
     """Print the table of an evaluation."""
     judge = Judge(task, Rubric())
     family = judge.task
     policy = Policy.load(locate_any(runs, model).folder, pick_device("auto"))
     asked = held_out(family, problems)
-    groups = sample_groups(policy, asked, samples, Sampling(temperature=temperature, max_tokens=128), "eval")
-    found = figures(family, judge.judged(groups))
+    sampling = Sampling(temperature=temperature, max_tokens=128)
+    found = figures(family, sampled(policy, judge, asked, samples, sampling, seed="eval", name="eval"))
     table = Table(
         "figure", "value", "95 % interval", title=f"{model} on {family.name}: {problems} problems x {samples}"
     )

@@ -9,23 +9,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from seekling.cli.asking import sampled
 from seekling.cli.models import locate_any
-from seekling.cli.progress import Progress
 from seekling.cli.tasks import spec_of
 from seekling.engine.config import Sampling
-from seekling.errors import UserError
-from seekling.evals.evaluate import Judged
+from seekling.errors import TooManyFailed
 from seekling.evals.judging import Judge
 from seekling.evals.probe import EXIT_CODES, GROUP, Diagnosis, Outcome, Probe, diagnose, probe
 from seekling.recipes.pipeline import pick_device
-from seekling.recipes.policy import Policy, sample_groups
-from seekling.records import Problem
+from seekling.recipes.policy import Policy
 from seekling.rewards.rubric import Rubric
 from seekling.runlog.files import write_json
 from seekling.tasks.protocol import problems, reads
-
-PER_CALL = 16
-"""Problems sampled between two signs of life."""
 
 
 def probe_command(
@@ -39,10 +34,9 @@ def probe_command(
     policy = Policy.load(locate_any(runs, model).folder, pick_device("auto"))
     console = Console(highlight=False)
     try:
-        judged = _judged(policy, judge, asked, samples, sampling)
-    except _Unjudged as broken:
-        said = Diagnosis(Outcome.BROKEN, broken.error.what, broken.error.next_step)
-        return _tell(console, said)
+        judged = sampled(policy, judge, asked, samples, sampling, seed="probe", name="probe")
+    except TooManyFailed as broken:
+        return _tell(console, Diagnosis(Outcome.BROKEN, broken.what, broken.next_step))
     finally:
         judge.close()
     seen = probe(judged, keys, reads(judge.task))
@@ -52,27 +46,6 @@ def probe_command(
         told = {"outcome": said.outcome.name.lower(), "why": said.why, "advice": said.advice}
         write_json(out, {"model": model, "task": judge.task.name} | told | asdict(seen))
     return _tell(console, said)
-
-
-class _Unjudged(Exception):
-    """The task's check failed by itself too often to go on."""
-
-    def __init__(self, error: UserError) -> None:
-        self.error = error
-
-
-def _judged(policy: Policy, judge: Judge, asked: list[Problem], samples: int, sampling: Sampling) -> list[Judged]:
-    judged: list[Judged] = []
-    with Progress() as progress:
-        for start in range(0, len(asked), PER_CALL):
-            groups = sample_groups(policy, asked[start : start + PER_CALL], samples, sampling, "probe")
-            try:
-                judged += judge.judged(groups)
-            except UserError as error:
-                raise _Unjudged(error) from None
-            passed = sum(one.num_passed for one in judged) / (len(judged) * samples)
-            progress.tell("probe", len(judged) - 1, len(asked), {"pass@1": passed})
-    return judged
 
 
 def _table(seen: Probe, title: str) -> Table:

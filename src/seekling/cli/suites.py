@@ -10,17 +10,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from seekling.cli.asking import sampled
 from seekling.cli.models import locate_any
-from seekling.cli.progress import Progress
 from seekling.engine.config import Sampling
-from seekling.evals.evaluate import Judged, examples
+from seekling.evals.evaluate import examples
 from seekling.evals.suites import Loaded, load, suite_figures
 from seekling.recipes.pipeline import pick_device
-from seekling.recipes.policy import Policy, sample_groups
+from seekling.recipes.policy import Policy
 from seekling.runlog.files import write_json
-
-PER_CALL = 16
-"""Problems sampled between two signs of life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +57,8 @@ def suites_command(runs: Path, model: str, suites: str, asking: Asking, out: Pat
 def result(policy: Policy, suite: Loaded, asking: Asking) -> dict[str, Any]:
     """One suite's result as plain JSON: figures, protocol, what was asked, who judged, and some replies to read."""
     samples = asking.samples or suite.suite.samples
-    judge, judged = suite.judge(), list[Judged]()
-    with Progress() as progress:
-        for start in range(0, len(suite.problems), PER_CALL):
-            piece = suite.problems[start : start + PER_CALL]
-            groups = sample_groups(policy, piece, samples, asking.sampling, f"suite/{asking.seed}")
-            judged += judge.judged(groups)
-            passed = sum(one.num_passed for one in judged) / (len(judged) * samples)
-            progress.tell(suite.name, len(judged) - 1, len(suite.problems), {"pass@1": passed})
+    judge, seed = suite.judge(), f"suite/{asking.seed}"
+    judged = sampled(policy, judge, suite.problems, samples, asking.sampling, seed=seed, name=suite.name)
     judge.close()
     sampling = asking.sampling.model_dump(exclude={"max_rows"})
     return {

@@ -39,8 +39,9 @@ def list_command() -> None:
         console.print(f"{name:<14} {_about(type(task))}", markup=False, soft_wrap=True)
         console.print(f"{'':<14} {_short(problem.prompt)}  ->  {_short(problem.answer)}", markup=False, soft_wrap=True)
         console.print(f"{'':<14} settings: {knobs}; self-check: {passed}", markup=False, soft_wrap=True, style="dim")
-    for name, task in {**OWN, "rg/NAME": Gym}.items():
-        console.print(f"{name:<14} {_about(task)}", markup=False, soft_wrap=True)
+    others: dict[str, type] = {**OWN, "rg/NAME": Gym}
+    for name, family in others.items():
+        console.print(f"{name:<14} {_about(family)}", markup=False, soft_wrap=True)
     console.print(
         "\nseekling tasks show NAME tells more; try NAME puts problems to you; audit NAME tries to deceive it."
     )

@@ -21,7 +21,7 @@ from seekling.tasks.registry import build_task
 class Judge:
     """Scores for a task's rollouts. ``spec`` names the task as a manifest does; ``size`` workers, 0 for one a core.
 
-    ``scores`` raises UserError with the check's own words when more than 1 % of all checks so far failed by
+    ``scores`` raises TooManyFailed with the check's own words when more than 1 % of all checks so far failed by
     themselves: what is left would be a reward that nobody gave.
     """
 

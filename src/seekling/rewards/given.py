@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seekling.errors import UserError
+from seekling.errors import TooManyFailed
 from seekling.records import Group
 
 MOST_FAILED = 0.01
@@ -31,7 +31,7 @@ class Tally:
         self._seen = self._failed = 0
 
     def check(self, groups: Sequence[Group], given: Sequence[Sequence[Given]]) -> None:
-        """Raises UserError with the first failure's own words when more than 1 % of all so far have failed."""
+        """Raises TooManyFailed with the first failure's own words when more than 1 % of all so far have failed."""
         pairs = [
             (group, rollout, one)
             for group, row in zip(groups, given, strict=True)
@@ -42,7 +42,7 @@ class Tally:
         if self._failed < 2 or self._failed <= MOST_FAILED * self._seen or not failed:
             return
         group, rollout, said = failed[0]
-        raise UserError(
+        raise TooManyFailed(
             f"{self.name} fails on {self._failed} of {self._seen} rollouts: {said}",
             where=f"first on problem {group.problem.prompt[:300]!r}, text {rollout.text[:300]!r}",
             next_step=f"{self.next_step} Nothing is lost: the same command goes on.",

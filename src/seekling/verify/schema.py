@@ -39,12 +39,17 @@ class Unreadable(ValueError):
     """A text that is no JSON, or that says a name twice."""
 
 
-def read(text: str) -> Any:
-    """The JSON that ``text`` is, and nothing but it. Raises Unreadable."""
+def read(text: str, number: Callable[[str], Any] | None = None) -> Any:
+    """The JSON that ``text`` is, and nothing but it. Raises Unreadable.
+
+    ``number`` reads a number's text; without it there are ints and floats.
+    """
     if len(text) > MAX_CHARS:
         raise Unreadable("far too long")
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        return json.loads(
+            text, object_pairs_hook=_once, parse_constant=_no_constant, parse_int=number, parse_float=number
+        )
     except (ValueError, RecursionError) as error:
         raise Unreadable(str(error)[:200]) from None
 

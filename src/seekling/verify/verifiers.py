@@ -6,7 +6,6 @@ has paid every answer, or none, in more than one trainer.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -21,9 +20,9 @@ from seekling.errors import UserError, nearest
 from seekling.records import Verdict
 from seekling.verify.answers import compared, integer, integers
 from seekling.verify.replies import emptiness
+from seekling.verify.schema import Unreadable, read
 from seekling.workers.strangers import found
 
-MAX_CHARS = 100_000
 _NUMBER = re.compile(r"([-−]?)((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)(?:/([1-9][0-9]*))?", re.ASCII)
 _CHOICE = re.compile(r"\(?([A-Za-z])[.)]?", re.ASCII)
 
@@ -86,13 +85,9 @@ def json_value(text: str) -> object | None:
 
     None for what is no JSON, or says a key twice.
     """
-    if len(text) > MAX_CHARS:
-        return None
     try:
-        return _canonical(
-            json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_object)
-        )
-    except (ValueError, RecursionError, ArithmeticError):
+        return _canonical(read(text, Decimal))
+    except (Unreadable, RecursionError, ArithmeticError):
         return None
 
 
@@ -104,24 +99,14 @@ def _canonical(value: Any) -> object:
     return type(value).__name__, value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(made := dict(pairs)) < len(pairs):
-        raise ValueError("a key is there twice")
-    return made
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _reading(about: str, read: Callable[[str], object | None], kind: str) -> Verifier:
+def _reading(about: str, reader: Callable[[str], object | None], kind: str) -> Verifier:
     """A verifier that compares what a reader makes of both sides; None is what cannot be read."""
 
     def judge(said: str, key: str) -> Verdict:
-        return compared(read(said), read(key))
+        return compared(reader(said), reader(key))
 
     def check_key(key: str) -> None:
-        if read(key) is None:
+        if reader(key) is None:
             raise UserError(f"the answer {key[:80]!r} is {kind}")
 
     return Verifier(about, judge, check_key)

@@ -51,13 +51,25 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """Which tokens a truncated sampler (top-p, top-k, min-p) chose among: ``ids[ends[t-1]:ends[t]]`` for token t.
+
+    An empty range stands for the whole vocabulary. ``ids`` int32 [M], ``ends`` int64 [T].
+    """
+
+    ids: NDArray[np.int32]
+    ends: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """What was said to one problem, and with what probability.
 
     ``prompt`` [P] and ``tokens`` [T] are ids; ``tokens`` ends with the stop token when there is one. ``logps`` [T]
     are the sampler's own (behaviour) log-probabilities in nats, float32. ``routes`` [P+T-1, L, A] are the experts
     that every input position was sent to in each expert layer, so that a learner can replay them; the position
-    that chose the stop token is included. None for a model without experts.
+    that chose the stop token is included. None for a model without experts. ``kept``: what each token was drawn from,
+    None where that was the whole vocabulary.
     """
 
     prompt: tuple[int, ...]
@@ -67,6 +79,7 @@ class Rollout:
     stop: Stop
     seed: int
     routes: NDArray[np.int16] | None = field(default=None, compare=False)
+    kept: Kept | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

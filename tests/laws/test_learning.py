@@ -17,13 +17,13 @@ from torch import Tensor
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Completion, Engine, Request
 from seekling.learn import update
-from seekling.learn.advantage import ADVANTAGES, group_mean, group_mean_std
+from seekling.learn.advantage import ADVANTAGES, group_mean, group_mean_std, summed
 from seekling.learn.batch import Batch, Text, pack
 from seekling.learn.config import Objective
-from seekling.learn.objective import KL, clipped_surrogate, k1, k2, k3, policy_loss, token_weights
+from seekling.learn.objective import KL, Said, clipped_surrogate, k1, k2, k3, policy_loss, token_weights
 from seekling.learn.presets import OBJECTIVES
 from seekling.learn.update import Loss, rollout_loss, text_loss, token_logps
-from seekling.model.decoder import Decoder
+from seekling.model.decoder import Decoder, Hidden
 from tests.oracles import learning as oracle
 from tests.oracles.tiny import SHAPES, build, text
 
@@ -38,17 +38,25 @@ def tensor(rewards: Sequence[float | None]) -> Tensor:
     return torch.tensor([math.nan if r is None else r for r in rewards], dtype=torch.float64)
 
 
+def judge(kind: str, *groups: Sequence[float | None] | Tensor) -> Tensor:
+    """Advantages of groups of one size, one after the other."""
+    rows = [group if isinstance(group, Tensor) else tensor(group) for group in groups]
+    return ADVANTAGES[kind](torch.stack(rows)).flatten()
+
+
 # advantages
 
 
 @EVERY_ADVANTAGE
 @given(rewards=REWARDS)
 def test_advantages_equal_the_papers_loops_and_sum_to_zero(kind: str, rewards: list[float | None]) -> None:
-    mine = ADVANTAGES[kind](tensor(rewards))
-    spread = np.std([r for r in rewards if r is not None] or [0.0])
-    if spread == 0 or spread > 1e-6:  # nearer to no spread at all, rounding decides
-        slow = oracle.advantages(rewards, divide=kind == "group_mean_std")
-        np.testing.assert_allclose(mine, slow, rtol=1e-6, atol=1e-9)
+    groups = [rewards, [1.0, *rewards[1:]]]
+    mine = judge(kind, *groups)
+    spreads = [np.std([r for r in group if r is not None] or [0.0]) for group in groups]
+    if all(spread == 0 or spread > 1e-6 for spread in spreads):  # nearer to no spread at all, rounding decides
+        slow = [oracle.advantages(group, divide=kind == "group_mean_std") for group in groups]
+        slow = slow if kind in ("group_mean", "group_mean_std") else oracle.batch_advantages(groups, kind)
+        np.testing.assert_allclose(mine, [a for row in slow for a in row], rtol=1e-6, atol=1e-9)
     assert abs(float(mine.sum())) < 1e-6
 
 
@@ -58,7 +66,7 @@ def test_a_constant_added_to_all_rewards_changes_no_advantage(
     kind: str, rewards: list[float | None], constant: int
 ) -> None:
     known = [round(r * 64) / 64 if r is not None else None for r in rewards]  # sums of these are exact
-    before, after = (ADVANTAGES[kind](tensor(known) + by) for by in (0, constant))
+    before, after = (judge(kind, tensor(known) + by) for by in (0, constant))
     torch.testing.assert_close(before, after, rtol=1e-9, atol=1e-9)
 
 
@@ -68,16 +76,16 @@ def test_an_open_reward_has_no_advantage_and_moves_nobodys_baseline(
     kind: str, rewards: list[float | None], place: int
 ) -> None:
     place = min(place, len(rewards))
-    with_open = ADVANTAGES[kind](tensor([*rewards[:place], None, *rewards[place:]]))
+    with_open = judge(kind, [*rewards[:place], None, *rewards[place:]])
     assert with_open[place] == 0
-    without = ADVANTAGES[kind](tensor(rewards))
+    without = judge(kind, rewards)
     torch.testing.assert_close(torch.cat((with_open[:place], with_open[place + 1 :])), without)
 
 
 @EVERY_ADVANTAGE
 @given(reward=st.floats(-1e6, 1e6), count=st.integers(1, 9), failed=st.integers(0, 3))
 def test_a_group_without_spread_teaches_nothing(kind: str, reward: float, count: int, failed: int) -> None:
-    advantage = ADVANTAGES[kind](tensor([reward] * count + [None] * failed))
+    advantage = judge(kind, [reward] * count + [None] * failed)
     assert advantage.abs().max() < 1e-9 * max(1, abs(reward))
 
 
@@ -94,9 +102,10 @@ def test_division_by_the_spread_forgets_the_scale_of_rewards(rewards: list[float
 def test_token_weights_sum_as_their_names_say(lengths: list[int]) -> None:
     count, total = torch.tensor(lengths), float(sum(lengths))
     sums = {kind: float((token_weights(count, kind, 64) * count).sum()) for kind in
-            ("per_rollout", "per_token", "constant")}  # fmt: skip
+            ("per_rollout", "per_token", "constant", "whole")}  # fmt: skip
     assert sums["per_rollout"] == pytest.approx(1) and sums["per_token"] == pytest.approx(1)
     assert sums["constant"] == pytest.approx(total / (64 * len(lengths)))
+    assert sums["whole"] == pytest.approx(total / len(lengths))
     assert len(set(token_weights(count, "per_token", 64).tolist())) == 1
     per_rollout = token_weights(count, "per_rollout", 64) * count
     torch.testing.assert_close(per_rollout, torch.full_like(per_rollout, 1 / len(lengths)))
@@ -156,17 +165,64 @@ def test_k1_and_k3_have_the_true_kl_as_their_mean() -> None:
         torch.testing.assert_close((new.exp() * estimate(new - reference)).sum(), true)
 
 
-@given(st.integers(0, 1000))
-@settings(max_examples=20)
-def test_slices_of_a_step_add_up_to_the_step(seed: int) -> None:
+EVERY_OBJECTIVE = {
+    **OBJECTIVES,
+    "soft": Objective(clip="soft"),
+    "gamma": Objective(clip="gamma"),
+    "corrected": Objective(correction="sequence", stale_max=0.05),
+    "masked": Objective(correction="token_mask", kl="k3_weighted", beta=0.1, entropy=0.01),
+}
+
+
+def said(seed: int, rows: int = 4, length: int = 12) -> Said:
+    """Random tokens of random rollouts, two in each row, a few of them given rather than said."""
     g = torch.Generator().manual_seed(seed)
-    logp, behaviour, reference, advantage, weight = torch.randn(5, 30, generator=g, dtype=torch.float64)
-    for objective in OBJECTIVES.values():
-        loss = partial(policy_loss, objective=objective)
-        columns = (logp, behaviour, advantage, weight)
-        whole = loss(*columns, reference=reference)
-        parts = [loss(*(c[s] for c in columns), reference=reference[s]) for s in (slice(0, 7), slice(7, None))]
-        torch.testing.assert_close(sum(parts), whole)
+    new, old, behaviour, reference = torch.randn(4, rows, length, generator=g, dtype=torch.float64) / 4 - 2
+    segments = 1 + (torch.arange(length) >= length // 2).long().expand(rows, -1)
+    advantage = torch.randn(rows, 2, generator=g, dtype=torch.float64).gather(1, segments - 1)
+    weight = (torch.rand(rows, length, generator=g) > 0.2) * torch.rand(rows, 1, generator=g).double()
+    entropy = torch.rand(rows, length, generator=g, dtype=torch.float64)
+    return Said(new, old, behaviour, reference, advantage, weight, segments, entropy)
+
+
+def rows_of(whole: Said, rows: slice) -> Said:
+    return Said(*(getattr(whole, name)[rows] for name in Said.__slots__))
+
+
+@pytest.mark.parametrize("name", EVERY_OBJECTIVE)
+@given(seed=st.integers(0, 1000), cut=st.integers(1, 3))
+@settings(max_examples=20)
+def test_slices_of_a_step_add_up_to_the_step(name: str, seed: int, cut: int) -> None:
+    whole, objective = said(seed), EVERY_OBJECTIVE[name]
+    parts = [policy_loss(rows_of(whole, rows), objective) for rows in (slice(0, cut), slice(cut, None))]
+    torch.testing.assert_close(sum(parts), policy_loss(whole, objective))
+
+
+@pytest.mark.parametrize("name", EVERY_OBJECTIVE)
+def test_what_was_given_rather_than_said_changes_no_loss(name: str) -> None:
+    whole, objective = said(7), EVERY_OBJECTIVE[name]
+    given_BT = whole.weight == 0
+    assert given_BT.any()
+    noise = torch.randn(whole.logp.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    moved = replace(whole, logp=torch.where(given_BT, whole.logp + noise, whole.logp))
+    torch.testing.assert_close(policy_loss(moved, objective), policy_loss(whole, objective))
+
+
+def test_a_rollouts_mean_is_its_own_whoever_shares_its_row() -> None:
+    whole = said(3)
+    mine = whole.mean(whole.logp)
+    for row, segment in ((0, 1), (0, 2), (3, 2)):
+        own = (whole.segments[row] == segment) & (whole.weight[row] > 0)
+        torch.testing.assert_close(mine[row][own], whole.logp[row][own].mean().expand(int(own.sum())))
+
+
+def test_a_criterion_that_varies_counts_though_the_sum_does_not() -> None:
+    """(1, 0) and (0, 1) earn the same in sum; apart, each criterion is compared by itself."""
+    parts_KPG = torch.tensor([[[1.0, 0.0, 1.0]], [[0.0, 1.0, 0.0]]]).double()
+    known_PG = torch.ones(1, 3, dtype=torch.bool)
+    apart = summed(parts_KPG, torch.tensor([1.0, 0.5]), known_PG, group_mean_std)
+    assert group_mean_std(parts_KPG.sum(0)).abs().max() == 0
+    assert apart[0, 0] > 0 > apart[0, 1] and abs(float(apart.sum())) < 1e-9
 
 
 # the layout of a step
@@ -271,19 +327,17 @@ def test_the_balance_loss_of_a_step_does_not_depend_on_its_slices() -> None:
 
 
 def grad_by_target(model: Decoder, texts: list[Text]) -> Tensor:
-    """How the loss pulls at every target's log-probability, through the head: [B, T]."""
+    """How the loss pulls at every state that predicts a target, through the head: [B, T]."""
     batch = pack(texts, max(len(t.tokens) for t in texts))
     taken: list[Tensor] = []
-    logits = model.logits
 
-    def spy(states: Tensor) -> Tensor:
-        out = logits(states)
-        out.retain_grad()
-        taken.append(out)
-        return out
+    def spy(_: object, __: object, hidden: Hidden) -> None:
+        hidden.states_BTD.retain_grad()
+        taken.append(hidden.states_BTD)
 
-    model.logits = spy  # type: ignore[method-assign]
+    handle = model.register_forward_hook(spy)
     rollout_loss(model, batch, objective=OBJECTIVES["dr_grpo"], temperature=1.0).value.backward()
+    handle.remove()
     assert taken[0].grad is not None
     return taken[0].grad.abs().sum(-1)
 
@@ -312,8 +366,8 @@ def test_what_was_not_said_cannot_poison_the_loss(kl: str, monkeypatch: pytest.M
     objective = OBJECTIVES["dr_grpo"].model_copy(update={"kl": kl, "beta": 0.1})
     batch = pack(said_by(model), 24)
 
-    def impossible(*args: object) -> tuple[Tensor, Tensor]:
-        logp_BT, entropy_BT = token_logps(*args)  # type: ignore[arg-type]
+    def impossible(*args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        logp_BT, entropy_BT = token_logps(*args, **kwargs)  # type: ignore[arg-type]
         return logp_BT * torch.where(batch.weight_BT > 0, 1.0, 1000.0), entropy_BT
 
     monkeypatch.setattr(update, "token_logps", impossible)

@@ -26,7 +26,6 @@ from transformers import (
     RwkvConfig,
 )
 
-from seekling import selftests
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Completion, Engine, Request
 from seekling.engine.foreign import ForeignEngine, engine_for
@@ -42,6 +41,8 @@ from seekling.model.foreign import Foreign, load_foreign, save_foreign
 from seekling.model.weights import load_model
 from seekling.recipes.checkpoint import restore, save_checkpoint
 from seekling.records import Stop
+from seekling.selftests.outcome import require
+from seekling.selftests.policies import of_agreement, of_invariance
 from tests.oracles import families
 from tests.oracles.tiny import V, alone, packed, text
 
@@ -190,12 +191,11 @@ def test_sampler_and_training_forward_agree_on_every_token_the_stop_included(kin
 
 
 @KINDS
-def test_the_self_tests_pass(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftests, "Engine", engine_for, raising=False)
+def test_the_self_tests_pass(kind: str) -> None:
     prompts, model = [tuple(text(4 + i % 3, i)) for i in range(8)], foreign(kind)
-    selftests.require(
-        selftests.of_agreement(model, STOP, prompts),  # type: ignore[arg-type]
-        selftests.of_invariance(model, STOP, prompts, OBJECTIVES["grpo"]),  # type: ignore[arg-type]
+    require(
+        *of_agreement(model, STOP, prompts),  # type: ignore[arg-type]
+        of_invariance(model, STOP, prompts, OBJECTIVES["grpo"]),  # type: ignore[arg-type]
     )
 
 

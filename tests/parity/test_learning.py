@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from seekling.learn.advantage import ADVANTAGES
 from seekling.learn.batch import Batch, Text, pack
 from seekling.learn.config import Objective
 from seekling.learn.objective import KL, policy_loss, token_weights
+from seekling.learn.objective import Said as Tokens
 from seekling.learn.presets import OBJECTIVES
 from seekling.learn.update import text_loss, token_logps, two_ahead
 from seekling.model.decoder import Decoder
 from tests.oracles import learning as oracle
 from tests.oracles import moe as moe_oracle
-from tests.oracles.learning import Said
+from tests.oracles.learning import Said, Told
 from tests.oracles.tiny import SHAPES, V, build, text
 
 MAX_TOKENS = 12
@@ -40,16 +42,94 @@ def rollouts(seed: int, *, apart: float) -> list[list[Said]]:
 
 
 def our_loss(groups: list[list[Said]], objective: Objective) -> torch.Tensor:
-    """Rewards to advantages to token weights to loss, flat over all tokens, as the recipe does it."""
+    """Rewards to advantages to token weights to loss, as the recipe does it; a rollout is a row."""
     rewards = [[math.nan if s.reward is None else s.reward for s in group] for group in groups]
-    advantage_R = torch.cat([ADVANTAGES[objective.advantage](torch.tensor(r, dtype=torch.float64)) for r in rewards])
+    advantage_R = ADVANTAGES[objective.advantage](torch.tensor(rewards, dtype=torch.float64)).flatten()
     said = [s for group in groups for s in group]
-    lengths_R = torch.tensor([len(s.new) for s in said])
+    return loss_of([Told(s.new, s.old, s.old, s.reference, float(a)) for s, a in zip(said, advantage_R, strict=True)],
+                   objective)  # fmt: skip
+
+
+def loss_of(told: list[Told], objective: Objective) -> torch.Tensor:
+    """The objective on rollouts padded to one length, a row each; ``new`` may be learned through ``.grad`` of it."""
+    return policy_loss(in_rows(told, objective), objective)
+
+
+def in_rows(told: list[Told], objective: Objective) -> Tokens:
+    lengths_R = torch.tensor([len(one.new) for one in told])
     weight_R = token_weights(lengths_R, objective.weighting, MAX_TOKENS)
-    logps = [torch.tensor([x for s in said for x in getattr(s, who)], dtype=torch.float64)
-             for who in ("new", "old", "reference")]  # fmt: skip
-    per_token = [x.repeat_interleave(lengths_R) for x in (advantage_R, weight_R)]
-    return policy_loss(logps[0], logps[1], *per_token, objective, logps[2])
+    real_RT = torch.arange(int(lengths_R.max())) < lengths_R[:, None]
+
+    def padded(name: str) -> torch.Tensor:
+        rows = [torch.tensor(getattr(one, name), dtype=torch.float64) for one in told]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    advantage_RT = torch.tensor([one.advantage for one in told], dtype=torch.float64)[:, None] * real_RT
+    logps = [padded(name) for name in ("new", "old", "behaviour", "reference")]
+    return Tokens(*logps, advantage_RT, weight_R[:, None] * real_RT, real_RT.long(), torch.zeros_like(logps[0]))
+
+
+OTHERS = {
+    "reinforce": oracle.reinforce_loss,
+    "rloo": oracle.whole_loss,
+    "dapo": partial(oracle.dapo_loss, low=0.2, high=0.28),
+    "reinforce++": partial(oracle.dapo_loss, low=0.2, high=0.2),
+    "gspo": partial(oracle.gspo_loss, low=3e-4, high=4e-4),
+    "cispo": partial(oracle.cispo_loss, cap=5.0),
+    "sapo": oracle.sapo_loss,
+    "vespo": oracle.vespo_loss,
+}
+NAMED = OBJECTIVES | {
+    "sapo": Objective(clip="soft", weighting="per_rollout"),
+    "vespo": Objective(clip="gamma", weighting="per_token"),
+}
+
+
+def told(seed: int, *, apart: float) -> list[Told]:
+    """Twelve rollouts with advantages of either sign; the sampler is the old policy, or ``apart`` from it too."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(12):
+        new = -rng.exponential(1.5, rng.integers(1, 8))
+        others = [new + apart * rng.normal(size=len(new)) for _ in range(3)]
+        found.append(Told(new.tolist(), *(o.tolist() for o in others), float(rng.normal())))
+    return found
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-4, 0.1, 0.8])
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_named_objective_is_its_papers_equation(name: str, apart: float) -> None:
+    for seed in range(3):
+        rollouts = told(seed, apart=apart)
+        assert float(loss_of(rollouts, NAMED[name])) == pytest.approx(OTHERS[name](rollouts), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["token", "sequence", "token_mask", "sequence_mask"])
+def test_a_correction_weighs_the_gain_by_what_the_sampler_missed(kind: str) -> None:
+    rollouts, objective = (
+        told(4, apart=0.5),
+        Objective(clip="none", correction=kind, correction_max=1.5, weighting="per_token"),
+    )  # type: ignore[arg-type]
+    terms = [
+        w * one.advantage * math.exp(n - o)
+        for one in rollouts
+        for w, n, o in zip(oracle.corrections(one, kind, 1.5), one.new, one.old, strict=True)
+    ]
+    assert float(loss_of(rollouts, objective)) == pytest.approx(-float(np.mean(terms)), rel=1e-9)
+
+
+def test_a_bad_rollout_that_the_policy_left_behind_is_left_out_and_a_good_one_is_not() -> None:
+    far = [Told([-3.0, -3.0], [-3.0, -3.0], [-1.0, -1.0], [0.0, 0.0], advantage) for advantage in (1.0, -1.0)]
+    objective = Objective(clip="none", weighting="per_token")
+    gains = [float(loss_of([one], objective.model_copy(update={"stale_max": 0.5}))) for one in far]
+    assert gains == [-1.0, 0.0]
+    assert [float(loss_of([one], objective.model_copy(update={"stale_max": 2.5}))) for one in far] == [-1.0, 1.0]
+
+
+def test_r1_is_grpo_with_a_clip_of_ten_and_a_light_hand() -> None:
+    rollouts_ = rollouts(1, apart=0.8)
+    slow = oracle.grpo_loss(rollouts_, low=1.0, high=10.0, beta=0.001)
+    assert our_loss(rollouts_, OBJECTIVES["r1"]).item() == pytest.approx(slow, rel=1e-9)
 
 
 @pytest.mark.parametrize("apart", [0.0, 0.1, 0.8])
@@ -87,15 +167,22 @@ def test_kl_estimates_are_schulmans(kind: str) -> None:
     np.testing.assert_allclose(mine, slow, rtol=1e-6, atol=1e-12)
 
 
-def test_on_policy_the_gradient_is_reinforce_with_a_group_baseline() -> None:
-    """With ratio 1: d loss / d logp = -A w, and k3 to the same policy pulls nowhere."""
-    groups = rollouts(2, apart=0.0)
-    objective, said = OBJECTIVES["grpo"], [s for group in groups for s in group]
-    logp = torch.tensor([x for s in said for x in s.new], dtype=torch.float64, requires_grad=True)
-    advantage = torch.linspace(-1, 1, len(logp), dtype=torch.float64)
-    weight = torch.full_like(advantage, 0.01)
-    policy_loss(logp, logp.detach(), advantage, weight, objective, logp.detach()).backward()
-    torch.testing.assert_close(logp.grad, -advantage * weight)
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "rloo", "reinforce", "reinforce++", "dapo", "gspo", "cispo"])
+def test_on_policy_the_gradient_is_reinforce_with_a_baseline(name: str) -> None:
+    """With ratio 1: d loss / d logp = -A w, and k3 to the same policy pulls nowhere. CISPO's weight is 1 then."""
+    tokens = in_rows([replace(one, old=one.new, behaviour=one.new, reference=one.new) for one in told(2, apart=0.5)],
+                     OBJECTIVES[name])  # fmt: skip
+    logp = tokens.logp.clone().requires_grad_()
+    policy_loss(replace(tokens, logp=logp), OBJECTIVES[name]).backward()
+    torch.testing.assert_close(logp.grad, -tokens.advantage * tokens.weight)
+
+
+@pytest.mark.parametrize("name", ["cispo", "vespo"])
+def test_a_fixed_weight_lets_every_token_keep_its_gradient(name: str) -> None:
+    tokens = in_rows(told(5, apart=0.3), NAMED[name])
+    logp = tokens.logp.clone().requires_grad_()
+    policy_loss(replace(tokens, logp=logp), NAMED[name]).backward()
+    assert logp.grad is not None and bool((logp.grad != 0)[tokens.weight > 0].all())
 
 
 def learned(lengths: list[int]) -> Batch:

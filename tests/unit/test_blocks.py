@@ -10,7 +10,8 @@ import pytest
 from seekling.config import parse
 from seekling.errors import UserError
 from seekling.records import Problem, Verdict
-from seekling.selftests import of_task, require
+from seekling.selftests.outcome import require
+from seekling.selftests.tasks import of_key
 from seekling.tasks.blocks import Blocks, after, legal
 
 TASK = Blocks()
@@ -30,7 +31,7 @@ def layers(start: frozenset[str]) -> dict[frozenset[str], int]:
 
 
 def test_its_own_keys_pass() -> None:
-    require(of_task(TASK), of_task(Blocks(shortest=True)), of_task(Blocks(sizes=(9,))))
+    require(*of_key(TASK), *of_key(Blocks(shortest=True)), *of_key(Blocks(sizes=(9,))))
 
 
 def test_all_states_of_four_blocks_can_be_reached() -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from seekling.config import parse
 from seekling.errors import UserError
 from seekling.records import Problem, Verdict
-from seekling.selftests import of_task, require
+from seekling.selftests.outcome import require
+from seekling.selftests.tasks import of_key
 from seekling.tasks import code, functions
 from seekling.tasks.checking import Checker
 from seekling.tasks.code import CHEATS, Code
@@ -54,7 +55,7 @@ def some(task: Code, count: int, size: int | None = None) -> list[Problem]:
 
 def test_code_keeps_the_task_protocols(task: Code) -> None:
     plain: Task = task
-    require(of_task(plain))
+    require(*of_key(plain))
     assert isinstance(task, Traceable) and isinstance(task, Guessable) and isinstance(task, Auditable)
     assert isinstance(build_task("code"), Code)
     assert not task.quick

@@ -10,7 +10,8 @@ import pytest
 from seekling.config import parse
 from seekling.errors import UserError
 from seekling.records import Problem, Verdict
-from seekling.selftests import of_task, require
+from seekling.selftests.outcome import require
+from seekling.selftests.tasks import of_key
 from seekling.tasks.countdown import Countdown
 from seekling.tasks.protocol import Guessable, Task, Traceable, identity, problems
 from seekling.text.reasoning import split
@@ -28,7 +29,7 @@ TASK = Countdown(sizes=(3,))
 
 def test_countdown_keeps_the_task_protocols() -> None:
     task: Task = TASK
-    require(of_task(task))
+    require(*of_key(task))
     assert isinstance(TASK, Traceable)
     assert isinstance(TASK, Guessable)
 

@@ -9,7 +9,7 @@ import pytest
 
 from seekling.errors import UserError
 from seekling.records import Verdict
-from seekling.selftests import of_split, of_task
+from seekling.selftests.tasks import of_key, of_split
 from seekling.tasks.checking import Checker
 from seekling.tasks.helpful import DEMANDS, READERS, REQUESTS, SUBJECTS, Helpful
 from seekling.tasks.protocol import problems, reads
@@ -43,7 +43,7 @@ def test_requests_that_differ_in_wording_alone_are_the_same_problem() -> None:
 
 def test_it_is_a_task_like_any_other_but_for_what_its_check_can_say() -> None:
     assert reads(TASK) == "reply" and TASK.quick and build_task("helpful") == TASK
-    assert of_task(TASK, Checker(TASK)).passed and of_split(TASK).passed
+    assert all(test.passed for test in of_key(TASK, Checker(TASK))) and of_split(TASK).passed
     assert len(list(islice(problems(TASK, "held_out", "x", distinct=True), 100))) == 100
     problem = TASK.draw(Random(1))
     assert TASK.check(problem, "Yeast makes gas.") is Verdict.PASS

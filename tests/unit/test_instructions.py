@@ -12,7 +12,8 @@ from seekling.config import parse
 from seekling.errors import UserError
 from seekling.records import Verdict
 from seekling.rewards.rubric import answer_of
-from seekling.selftests import of_task, require
+from seekling.selftests.outcome import require
+from seekling.selftests.tasks import of_key
 from seekling.tasks.instruction_kinds import KINDS
 from seekling.tasks.instructions import MOST, Instructions
 from seekling.tasks.protocol import reads
@@ -28,7 +29,7 @@ QUOTING = ("detectable_format:constrained_response", "detectable_format:json_sch
 
 
 def test_its_own_keys_pass() -> None:
-    require(of_task(TASK), of_task(Instructions(sizes=(1, MOST), policy="loose")))
+    require(*of_key(TASK), *of_key(Instructions(sizes=(1, MOST), policy="loose")))
 
 
 def test_nearly_all_that_ifeval_asks_can_be_asked_here() -> None:

@@ -12,7 +12,7 @@ from seekling.errors import UserError
 from seekling.evals.controls import blind_pass
 from seekling.recipes.manifest import load_manifest
 from seekling.records import Problem, Verdict
-from seekling.selftests import of_split, of_task
+from seekling.selftests.tasks import of_key, of_split
 from seekling.tasks.checking import Checker
 from seekling.tasks.new import STARTS, write_start
 from seekling.tasks.protocol import Auditable, Guessable, Traceable
@@ -31,7 +31,7 @@ def test_the_start_of_a_class_is_a_task_with_everything_a_task_can_have() -> Non
     write_start(Path(), "task")
     task = build_task("./my_task.py:MyTask")
     assert isinstance(task, Traceable) and isinstance(task, Guessable) and isinstance(task, Auditable)
-    assert of_task(task, Checker(task)).passed and of_split(task).passed
+    assert all(test.passed for test in of_key(task, Checker(task))) and of_split(task).passed
     assert [stage.kind for stage in load_manifest("train.toml").stages] == ["pretrain", "grpo", "eval", "eval"]
 
 
@@ -64,7 +64,7 @@ def test_the_start_of_a_list_is_a_list_and_its_manifest_names_it_alike_everywher
     assert len(tables) == 3 and all(table == tables[0] for table in tables)
     task = build_task(tables[0])
     assert len(task.listed("train")) > 30 and len(task.listed("held_out")) >= 3
-    assert of_task(task, Checker(task)).passed
+    assert all(test.passed for test in of_key(task, Checker(task)))
 
 
 def test_the_start_of_a_reward_has_both_signatures() -> None:

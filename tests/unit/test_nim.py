@@ -12,7 +12,8 @@ import pytest
 from seekling.config import parse
 from seekling.errors import UserError
 from seekling.records import Problem, Verdict
-from seekling.selftests import of_task, require
+from seekling.selftests.outcome import require
+from seekling.selftests.tasks import of_key
 from seekling.tasks.nim import Nim, NimGame, winning
 from seekling.tasks.protocol import identity
 from seekling.text.reasoning import split
@@ -34,7 +35,7 @@ def loses(piles: tuple[int, ...]) -> bool:
 
 
 def test_its_own_keys_pass() -> None:
-    require(of_task(TASK), of_task(Nim(asks="one")))
+    require(*of_key(TASK), *of_key(Nim(asks="one")))
 
 
 def test_the_moves_that_win_are_those_after_which_the_other_loses() -> None:

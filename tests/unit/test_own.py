@@ -18,7 +18,7 @@ from seekling.evals.audit import audit
 from seekling.evals.judging import Judge
 from seekling.records import Problem, Verdict
 from seekling.rewards.rubric import Rubric
-from seekling.selftests import of_split, of_task
+from seekling.selftests.tasks import of_key, of_split
 from seekling.tasks.checking import Checker
 from seekling.tasks.own import FileTask
 from seekling.tasks.protocol import Guessable, Listed, problems, reads, split_of
@@ -56,7 +56,7 @@ def test_a_list_is_a_task_like_any_other() -> None:
         Verdict.WRONG,
         Verdict.UNPARSED,
     ]
-    assert of_task(task, Checker(task)).passed and of_split(task).passed
+    assert all(test.passed for test in of_key(task, Checker(task))) and of_split(task).passed
     assert task.guess(problem, Random(0)).isdigit()
 
 

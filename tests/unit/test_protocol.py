@@ -9,7 +9,8 @@ import pytest
 
 from seekling.errors import SelfTestFailed, UserError
 from seekling.records import Problem, Verdict
-from seekling.selftests import of_task, require
+from seekling.selftests.outcome import require
+from seekling.selftests.tasks import of_key
 from seekling.tasks.protocol import HELD_OUT_SHARE, Guessable, Task, Traceable, identity, problems, split_of
 from tests.e2e.manifests.sums import Sums
 
@@ -18,7 +19,7 @@ TASK = Sums(high=30)
 
 def test_the_example_task_keeps_every_protocol() -> None:
     task: Task = TASK
-    require(of_task(task))
+    require(*of_key(task))
     assert isinstance(task, Traceable) and isinstance(task, Guessable)
 
 
@@ -68,5 +69,5 @@ class WrongKey(Sums):
 
 
 def test_a_wrong_answer_key_is_found_before_training() -> None:
-    with pytest.raises(SelfTestFailed, match="does not pass"):
-        require(of_task(WrongKey()))
+    with pytest.raises(SelfTestFailed, match="answer key passes"):
+        require(*of_key(WrongKey()))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from seekling.errors import UserError
-from seekling.remote.chat import Chat, Endpoint, Said, Unavailable
+from seekling.remote.chat import Chat, Endpoint, Said
+from seekling.remote.wire import Unavailable
 from tests.fixtures.endpoint import completion, endpoint
 
 ASKED = [{"role": "user", "content": "hello"}]

@@ -10,7 +10,8 @@ import pytest
 from seekling.config import parse
 from seekling.errors import UserError
 from seekling.records import Problem, Verdict
-from seekling.selftests import of_task, require
+from seekling.selftests.outcome import require
+from seekling.selftests.tasks import of_key
 from seekling.tasks.tictactoe import WORTH, TicTacToe, TicTacToeGame, values
 
 TASK = TicTacToe()
@@ -38,7 +39,7 @@ def asked(board: str) -> Problem:
 
 
 def test_its_own_keys_pass() -> None:
-    require(of_task(TASK), of_task(TicTacToe(asks="one")), of_task(TicTacToe(side=3, line=3, sizes=(3, 6))))
+    require(*of_key(TASK), *of_key(TicTacToe(asks="one")), *of_key(TicTacToe(side=3, line=3, sizes=(3, 6))))
 
 
 def test_every_move_is_worth_what_the_whole_game_says() -> None:

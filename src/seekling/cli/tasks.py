@@ -18,7 +18,7 @@ from seekling.evals.judging import Judge
 from seekling.records import Group, Rollout, Stop, Verdict
 from seekling.rewards.rubric import Rubric
 from seekling.runlog.files import write_json
-from seekling.selftests import of_task
+from seekling.selftests.tasks import of_key
 from seekling.tasks.checking import Checker
 from seekling.tasks.gym import Gym
 from seekling.tasks.protocol import problems
@@ -35,7 +35,7 @@ def list_command() -> None:
         task = build_task(name)
         problem = task.draw(Random(0))
         knobs = ", ".join(knob for knob in type(task).model_fields if knob != "name")
-        passed = _passed(of_task(task, Checker(task, name), count=32).figure)
+        passed = _passed(max(test.figure for test in of_key(task, Checker(task, name), count=32)))
         console.print(f"{name:<14} {_about(type(task))}", markup=False, soft_wrap=True)
         console.print(f"{'':<14} {_short(problem.prompt)}  ->  {_short(problem.answer)}", markup=False, soft_wrap=True)
         console.print(f"{'':<14} settings: {knobs}; self-check: {passed}", markup=False, soft_wrap=True, style="dim")

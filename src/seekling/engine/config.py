@@ -16,3 +16,8 @@ class Sampling(Settings):
     min_p: float = Field(0.0, ge=0, le=1, description="keep tokens at least this likely relative to the likeliest")
     max_tokens: int = Field(64, ge=1, description="longest answer in tokens, the stop token included")
     max_rows: int = runtime(512, ge=1, description="how many rollouts run at once")
+
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens can never be drawn, however the logits lie."""
+        return bool(self.top_k) or self.top_p < 1 or self.min_p > 0

@@ -21,7 +21,7 @@ from seekling.engine.sampler import distribution, draw, uniforms
 from seekling.errors import UserError
 from seekling.model.cache import Cache
 from seekling.model.decoder import Decoder, Rows
-from seekling.records import Stop
+from seekling.records import Kept, Stop
 
 Ban = Callable[[Sequence[int]], Collection[int]]
 """From the tokens said so far to the tokens that must not come next: the seam for decode-time rules."""
@@ -29,11 +29,15 @@ Ban = Callable[[Sequence[int]], Collection[int]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One answer to be sampled. Requests with equal prompts share its computation."""
+    """One answer to be sampled. Requests with equal prompts share its computation.
+
+    ``tell_kept``: its completion says which tokens each of its own was drawn from, where that was not all of them.
+    """
 
     prompt: tuple[int, ...]
     seed: int
     ban: Ban | None = None
+    tell_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Completion:
     logps: NDArray[np.float32]
     stop: Stop
     routes: NDArray[np.int16] | None
+    kept: Kept | None = None
 
 
 class Engine:
@@ -99,6 +104,11 @@ def _in_order(finished: Iterator[tuple[int, Completion]], count: int) -> list[Co
     return [completion for completion in slots if completion is not None]
 
 
+def _joined(sets: Sequence[NDArray[np.int64]]) -> Kept:
+    """Sets of ids as one ragged array."""
+    return Kept(np.concatenate(sets).astype(np.int32), np.cumsum([len(ids) for ids in sets], dtype=np.int64))
+
+
 class _Batch:
     """The slots of the running batch. Per slot: which request, how many cache entries, the state that chooses next."""
 
@@ -125,6 +135,9 @@ class _Batch:
         self.out_logps = np.zeros((slots, sampling.max_tokens), np.float32)
         layers, active = len(model.config.moe_layers), model.config.num_experts_per_tok
         self.out_routes = np.zeros((slots, room, layers, active), np.int16)
+        self.kept: dict[int, list[NDArray[np.int64]]] = {
+            index: [] for index, request in enumerate(requests) if request.tell_kept and sampling.truncates
+        }
 
     def busy(self) -> bool:
         """Whether any request is waiting or running."""
@@ -159,10 +172,18 @@ class _Batch:
         logp_B = logp_BV.gather(1, chosen_B.unsqueeze(1)).squeeze(1)
         tokens_B = chosen_B.cpu().numpy()
         rows = np.flatnonzero(self.owner >= 0)
+        self._note_kept(logp_BV, rows)
         self.out_tokens[rows, self.said[rows]] = tokens_B[rows]
         self.out_logps[rows, self.said[rows]] = logp_B.cpu().numpy()[rows]
         self.said[rows] += 1
         return tokens_B
+
+    def _note_kept(self, logp_BV: Tensor, rows: NDArray[np.int64]) -> None:
+        if self.kept:
+            possible_BV = logp_BV.isfinite().cpu().numpy()
+            for slot in rows:
+                if (noted := self.kept.get(int(self.owner[slot]))) is not None:
+                    noted.append(np.flatnonzero(possible_BV[slot]))
 
     def _ban(self, logits_BV: Tensor) -> None:
         for slot in np.flatnonzero(self.owner >= 0):
@@ -202,6 +223,7 @@ class _Batch:
             logps=self.out_logps[slot, :said].copy(),
             stop=Stop.STOP if last in self.stop_tokens else Stop.LENGTH,
             routes=self.out_routes[slot, :inputs].copy() if has_experts else None,
+            kept=_joined(self.kept[request]) if request in self.kept else None,
         )
 
     def _close_gaps(self, slots: NDArray[np.int64]) -> None:

@@ -34,7 +34,7 @@ def distribution(logits_BV: Tensor, sampling: Sampling) -> Tensor:
     if sampling.temperature != 1:
         logits_BV = logits_BV / sampling.temperature
     logp_BV = logits_BV.log_softmax(-1)
-    if not (sampling.top_k or sampling.top_p < 1 or sampling.min_p > 0):
+    if not sampling.truncates:
         return logp_BV
     return logp_BV.masked_fill(~_kept(logp_BV, sampling), float("-inf")).log_softmax(-1)
 

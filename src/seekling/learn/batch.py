@@ -14,6 +14,7 @@ from torch import Tensor
 from seekling.errors import UserError
 from seekling.learn.config import Gaps
 from seekling.model.decoder import Rows
+from seekling.records import Kept, Rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +22,43 @@ class Text:
     """One sequence to learn from. ``weight`` [T]: how much predicting token t counts (0: given, not learned).
 
     ``values`` are further numbers per token [T] (advantage, behaviour log-probability); ``routes`` [>=T-1, L, A] the
-    experts a sampler used for each input position, or None.
+    experts a sampler used for each input position, or None; ``kept`` what a truncated one drew each token from.
     """
 
     tokens: Sequence[int]
     weight: NDArray[np.float32]
     values: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     routes: NDArray[np.int16] | None = None
+    kept: Kept | None = None
+
+
+def text_of(rollout: Rollout, *, replay: bool = True) -> Text:
+    """Prompt and answer as one text; what was said is learned. The reference is the sampler until it is measured.
+
+    Without ``replay`` the learner is not told the sampler's routes.
+    """
+    given = len(rollout.prompt)
+    said = np.r_[np.zeros(given), np.ones(len(rollout.tokens))].astype(np.float32)
+    behaviour = np.r_[np.zeros(given, np.float32), rollout.logps]
+    values = {"behaviour": behaviour, "reference": behaviour}
+    return Text((*rollout.prompt, *rollout.tokens), said, values, rollout.routes if replay else None, rollout.kept)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptIds:
+    """Which ids each of B T predictions may be one of: ``ids[ends[n-1]:ends[n]]``; an empty range means all."""
+
+    ids: Tensor
+    ends: Tensor
+
+    def cut(self, start: int, end: int) -> KeptIds:
+        """Those of predictions ``start`` to ``end``."""
+        first = int(self.ends[start - 1]) if start else 0
+        return KeptIds(self.ids[first : int(self.ends[end - 1])], self.ends[start:end] - first)
+
+    def to(self, device: torch.device) -> KeptIds:
+        """The same on another device."""
+        return KeptIds(self.ids.to(device), self.ends.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +70,7 @@ class Batch:
     weight_BT: Tensor
     values: Mapping[str, Tensor]
     routes: tuple[Tensor, ...] = ()
+    kept: KeptIds | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -58,6 +90,7 @@ class Batch:
                 self.weight_BT[rows],
                 {name: value[rows] for name, value in self.values.items()},
                 tuple(route_NA[flat] for route_NA in self.routes),
+                self.kept.cut(flat.start, flat.stop) if self.kept else None,
             )
 
     def to(self, device: torch.device) -> Batch:
@@ -65,7 +98,8 @@ class Batch:
         rows = Rows(*(t.to(device) for t in (self.rows.tokens_BT, self.rows.positions_BT, self.rows.segments_BT)))
         values = {name: value.to(device) for name, value in self.values.items()}
         routes = tuple(route.to(device) for route in self.routes)
-        return Batch(rows, self.targets_BT.to(device), self.weight_BT.to(device), values, routes)
+        kept = self.kept.to(device) if self.kept else None
+        return Batch(rows, self.targets_BT.to(device), self.weight_BT.to(device), values, routes, kept)
 
 
 def spread(batch: Batch, gaps: Gaps, limit: int, seed: int) -> Batch:
@@ -98,36 +132,62 @@ def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
     return rows
 
 
-def pack(texts: Sequence[Text], row_tokens: int) -> Batch:
-    """Lay texts into rows of ``row_tokens``. Raises UserError when one is longer than a row."""
-    longest = max(len(text.tokens) for text in texts)
+def layout(lengths: Sequence[int], row_tokens: int, together: int = 1) -> list[tuple[int, int, int]]:
+    """Row, first position and segment of each text, in the order of ``lengths``.
+
+    Each run of ``together`` texts stands side by side in one row.
+    """
+    places = [(0, 0, 0)] * len(lengths)
+    runs = [range(first, first + together) for first in range(0, len(lengths), together)]
+    for row, members in enumerate(first_fit([sum(lengths[i] for i in run) for run in runs], row_tokens)):
+        start = 0
+        for segment, index in enumerate((i for member in members for i in runs[member]), 1):
+            places[index] = (row, start, segment)
+            start += lengths[index]
+    return places
+
+
+def unpack(value_BT: Tensor, lengths: Sequence[int]) -> list[NDArray[np.float32]]:
+    """What ``pack`` laid out, text by text again: entry t is about predicting token t, entry 0 is 0."""
+    values, row_tokens = value_BT.float().cpu().numpy(), value_BT.shape[1]
+    found = []
+    for (row, start, _), length in zip(layout(lengths, row_tokens), lengths, strict=True):
+        found.append(np.r_[np.zeros(1, np.float32), values[row, start : start + length - 1]])
+    return found
+
+
+def pack(texts: Sequence[Text], row_tokens: int, together: int = 1) -> Batch:
+    """Lay texts into rows of ``row_tokens``, each run of ``together`` into one row, whole.
+
+    Raises UserError when one is longer than a row.
+    """
+    lengths = [len(text.tokens) for text in texts]
+    longest = max(sum(lengths[first : first + together]) for first in range(0, len(lengths), together))
     if longest > row_tokens:
         raise UserError(
-            f"a text of {longest} tokens does not fit a row of {row_tokens}",
+            f"a text of {longest} tokens does not fit a row of {row_tokens}"
+            if together == 1
+            else f"{together} texts that belong together have {longest} tokens and do not fit a row of {row_tokens}",
             next_step=f"Set packing.row_tokens to at least {longest}.",
         )
-    rows = first_fit([len(text.tokens) for text in texts], row_tokens)
-    shape = (len(rows), row_tokens)
+    places = layout(lengths, row_tokens, together)
+    shape = (1 + max(row for row, _, _ in places), row_tokens)
     ids = {name: np.zeros(shape, np.int64) for name in ("tokens", "positions", "segments", "targets")}
     names = texts[0].values.keys()
     floats = {name: np.zeros(shape, np.float32) for name in ("weight", *names)}
     first_routes = texts[0].routes
     routes = np.zeros((*shape, *first_routes.shape[1:]), np.int64) if first_routes is not None else None
-    for row, members in enumerate(rows):
-        start = 0
-        for segment, index in enumerate(members, 1):
-            text, length = texts[index], len(texts[index].tokens)
-            here, shifted = slice(start, start + length), slice(start, start + length - 1)
-            ids["tokens"][row, here] = text.tokens
-            ids["positions"][row, here] = np.arange(length)
-            ids["segments"][row, here] = segment
-            ids["targets"][row, shifted] = text.tokens[1:]
-            floats["weight"][row, shifted] = text.weight[1:]
-            for name in names:
-                floats[name][row, shifted] = text.values[name][1:]
-            if routes is not None and text.routes is not None:
-                routes[row, shifted] = text.routes[: length - 1]
-            start += length
+    for text, (row, start, segment), length in zip(texts, places, lengths, strict=True):
+        here, shifted = slice(start, start + length), slice(start, start + length - 1)
+        ids["tokens"][row, here] = text.tokens
+        ids["positions"][row, here] = np.arange(length)
+        ids["segments"][row, here] = segment
+        ids["targets"][row, shifted] = text.tokens[1:]
+        floats["weight"][row, shifted] = text.weight[1:]
+        for name in names:
+            floats[name][row, shifted] = text.values[name][1:]
+        if routes is not None and text.routes is not None:
+            routes[row, shifted] = text.routes[: length - 1]
     tensors = {name: torch.from_numpy(array) for name, array in (ids | floats).items()}
     layers = torch.from_numpy(routes).flatten(0, 1).unbind(1) if routes is not None else ()
     return Batch(
@@ -136,4 +196,17 @@ def pack(texts: Sequence[Text], row_tokens: int) -> Batch:
         tensors["weight"],
         {name: tensors[name] for name in names},
         tuple(layer.contiguous() for layer in layers),
+        _kept_ids(texts, places, shape) if any(text.kept for text in texts) else None,
     )
+
+
+def _kept_ids(texts: Sequence[Text], places: Sequence[tuple[int, int, int]], shape: tuple[int, int]) -> KeptIds:
+    """The texts' kept sets in the order of the batch's predictions."""
+    counts_N = np.zeros(shape[0] * shape[1], np.int64)
+    ids: list[NDArray[np.int32]] = []
+    for text, (row, start, _) in sorted(zip(texts, places, strict=True), key=lambda pair: pair[1]):
+        if text.kept is not None:
+            first = row * shape[1] + start + len(text.tokens) - len(text.kept.ends) - 1
+            counts_N[first : first + len(text.kept.ends)] = np.diff(text.kept.ends, prepend=0)
+            ids.append(text.kept.ids)
+    return KeptIds(torch.from_numpy(np.concatenate(ids)).long(), torch.from_numpy(counts_N.cumsum()))

@@ -52,10 +52,13 @@ class Adapter(Settings):
 
 
 class Packing(Settings):
-    """How texts are laid into rows. Neither setting can change the loss, only its cost."""
+    """How texts are laid into rows, and what is kept of them. No setting can change the loss, only its cost."""
 
     row_tokens: int = Field(128, ge=8, description="tokens in a packed row")
     passes: int = runtime(2, ge=1, description="slices of a step (micro-batches); lanes work on them side by side")
+    checkpoint_activations: bool = runtime(
+        False, description="keep only what enters each layer and compute the layer again on the way back: less memory"
+    )
 
 
 class Gaps(Settings):
@@ -68,14 +71,68 @@ class Gaps(Settings):
     longest: int = Field(5, ge=1, description="positions left out by the longest gap")
 
 
+class Critic(Settings):
+    """A value head beside the policy, for advantages by ``gae`` (arXiv 1506.02438, eq. 16)."""
+
+    gamma: float = Field(1.0, ge=0, le=1, description="how much a later reward counts, per token")
+    lam: float = Field(1.0, ge=0, le=1, description="lambda: 1 trusts what came, 0 the head")
+    weight: float = Field(0.1, ge=0, description="weight of the head's loss")
+    clip: float = Field(0.2, ge=0, description="how far a value may move within one batch of rollouts")
+    detach: bool = Field(False, description="the head's loss reaches the head alone, not the model below it")
+
+
 class Objective(Settings):
     """A policy objective as a value of orthogonal parts; see ``seekling.learn.objective`` for the equations."""
 
-    advantage: Literal["group_mean_std", "group_mean"] = Field("group_mean", description="what a rollout is judged by")
-    clip_low: float = Field(0.2, ge=0, description="the ratio may fall to 1 - this before its gradient stops")
-    clip_high: float = Field(0.2, ge=0, description="the ratio may rise to 1 + this before its gradient stops")
-    weighting: Literal["per_rollout", "per_token", "constant"] = Field(
-        "constant", description="how much a token counts: 1/its rollout, 1/all tokens, 1/the token limit"
+    advantage: Literal[
+        "group_mean_std", "group_mean", "leave_one_out", "batch_mean", "batch_mean_std", "group_mean_batch_std", "gae"
+    ] = Field("group_mean", description="what a rollout is judged by")
+    apart: bool = Field(False, description="judge it in each criterion of the rubric by itself, then add up (GDPO)")
+    ratio: Literal["token", "sequence"] = Field(
+        "token", description="what policy and sampler are compared in: each token, or a rollout's geometric mean"
     )
-    kl: Literal["none", "k1", "k2", "k3"] = Field("none", description="estimate of the KL to the start policy")
-    beta: float = Field(0.0, ge=0, description="weight of the KL term in the loss")
+    clip: Literal["ppo", "cispo", "soft", "gamma", "none"] = Field(
+        "ppo",
+        description="how far a ratio counts: the lesser of clipped and not (ppo), its clipped value as a weight"
+        " (cispo), through a soft gate (SAPO), a gamma weight of the whole rollout (VESPO), as it is",
+    )
+    clip_low: float = Field(0.2, ge=0, description="the ratio may fall to 1 - this")
+    clip_high: float = Field(0.2, ge=0, description="the ratio may rise to 1 + this")
+    ratio_max: float = Field(0.0, ge=0, description="no ratio counts as more, whatever the advantage; 0: no such bound")
+    weighting: Literal["per_rollout", "per_token", "constant", "whole"] = Field(
+        "constant", description="how much a token counts: 1/its rollout, 1/all tokens, 1/the token limit, all alike"
+    )
+    kl: Literal["none", "k1", "k2", "k3", "k3_weighted"] = Field(
+        "none", description="estimate of the KL to the start policy"
+    )
+    beta: float = Field(0.0, ge=0, description="weight of the KL term")
+    kl_in: Literal["loss", "reward"] = Field("loss", description="a term of the loss, or taken from the reward")
+    entropy: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    correction: Literal["none", "token", "sequence", "token_mask", "sequence_mask"] = Field(
+        "none",
+        description="importance weight for what sampler and learner disagree in: its unit, and whether what lies"
+        " beyond the cap is cut to it or left out",
+    )
+    correction_max: float = Field(2.0, gt=0, description="its cap")
+    stale_max: float = Field(
+        0.0, ge=0, description="a bad rollout further from the sampler (nats per token) is left out; 0: none is"
+    )
+    critic: Critic = Critic()
+
+    @model_validator(mode="after")
+    def _parts_that_go_together(self) -> Objective:
+        if self.apart and (self.advantage == "gae" or (self.needs_reference and self.kl_in == "reward")):
+            raise ValueError("apart compares criteria of the rubric: neither gae nor a KL in the reward goes with it")
+        if self.advantage == "gae" and self.kl_in == "loss" and self.needs_reference:
+            raise ValueError('with gae the KL is a reward of every token: set kl_in = "reward"')
+        return self
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the start policy's log-probabilities enter it."""
+        return self.kl != "none" and self.beta > 0
+
+    @property
+    def pulls_everywhere(self) -> bool:
+        """Whether a rollout without advantage has a gradient too."""
+        return self.entropy > 0 or self.advantage == "gae" or (self.needs_reference and self.kl_in == "loss")

@@ -8,8 +8,10 @@ has cannot change a bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -30,6 +32,21 @@ class Lanes:
         if self._pool is None:
             return [work(item) for item in items]
         return list(self._pool.map(work, items))
+
+    def stream(self, work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+        """The same, result by result: a lane begins with a further item when one is taken, so few lie waiting."""
+        if self._pool is None:
+            yield from map(work, items)
+            return
+        waiting, running = iter(items), deque[Future[B]]()
+        for item in islice(waiting, self.count):
+            running.append(self._pool.submit(work, item))
+        while running:
+            result = running.popleft().result()
+            for item in islice(waiting, 1):
+                running.append(self._pool.submit(work, item))
+            yield result
+            del result  # else it would lie here until the next one comes
 
 
 def _one_thread() -> None:

@@ -128,7 +128,7 @@ class Optimizers:
 
 def is_matrix(name: str, parameter: Tensor) -> bool:
     """Whether Muon may have it: a hidden matrix, not an embedding, head, router (Jordan 2024) or half of an adapter."""
-    others = ("embed_tokens", "lm_head", "gate.weight", "adapter.")
+    others = ("embed_tokens", "lm_head", "score.", "gate.weight", "adapter.")
     return parameter.ndim >= 2 and not name.startswith("net.") and not any(part in name for part in others)
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from seekling.learn.batch import Batch
+from seekling.learn.batch import Batch, Text, pack, unpack
 from seekling.learn.config import Objective
 from seekling.learn.lanes import ONE, Lanes
-from seekling.learn.objective import k3, policy_loss
+from seekling.learn.logps import cross_entropy, token_logps
+from seekling.learn.objective import RATIOS, Said, correction, k3, policy_loss
 from seekling.learn.optim import Optimizers
-from seekling.model.decoder import Decoder, Hidden
+from seekling.model.decoder import Decoder
 from seekling.model.moe import balance_losses, expert_load, move_bias
 
 
@@ -43,27 +45,31 @@ def step(
     """
     parameters = list(optimizers.names)
 
-    def gradients(part: Batch) -> tuple[tuple[Tensor | None, ...], dict[str, float]]:
-        with torch.autocast(part.targets_BT.device.type, dtype, enabled=dtype != torch.float32):
+    def gradients(part: Batch) -> tuple[list[Tensor | None], dict[str, float]]:
+        # No cache of casts: lanes would share it and clear it for each other, and bits would depend on who was first.
+        place, is_cast = part.targets_BT.device.type, dtype != torch.float32
+        with torch.autocast(place, dtype, enabled=is_cast, cache_enabled=False):
             result = loss(model, part)
-        found = torch.autograd.grad(result.value, parameters, allow_unused=True)
+        found: list[Tensor | None] = [*torch.autograd.grad(result.value, parameters, allow_unused=True)]
         return found, {name: float(value) for name, value in result.sums.items()}
 
-    done = lanes.map(gradients, batch.passes(passes))
-    for parameter, *grads in zip(parameters, *(found for found, _ in done), strict=True):
-        known = [grad for grad in grads if grad is not None]
-        parameter.grad = sum(known[1:], known[0]) if known else None
-    totals = {name: sum(sums[name] for _, sums in done) for name in done[0][1]}
+    grads: list[Tensor | None] = [None] * len(parameters)
+    figures: list[dict[str, float]] = []
+    for found, sums in lanes.stream(gradients, batch.passes(passes)):
+        add(grads, found)
+        figures.append(sums)
+    for parameter, grad in zip(parameters, grads, strict=True):
+        parameter.grad = grad
+    totals = {name: sum(sums[name] for sums in figures) for name in figures[0]}
     return totals | {"grad_norm": optimizers.step(step_index)}
 
 
-def token_logps(model: Decoder, hidden: Hidden, targets_BT: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target and entropy of each distribution, in nats, float32: two [B, T]."""
-    logits_BTV = model.logits(hidden.states_BTD).float()
-    logp_BTV = (logits_BTV / temperature if temperature != 1 else logits_BTV).log_softmax(-1)
-    with torch.no_grad():
-        entropy_BT = -(logp_BTV.exp() * logp_BTV).sum(-1)
-    return logp_BTV.gather(-1, targets_BT.unsqueeze(-1)).squeeze(-1), entropy_BT
+def add(grads: list[Tensor | None], found: list[Tensor | None]) -> None:
+    """Add a slice's gradients to those before it. ``found`` lets go of each as it is added: two sets at most stand."""
+    for place, before in enumerate(grads):
+        grad, found[place] = found[place], None
+        if grad is not None:
+            grads[place] = grad if before is None else before + grad
 
 
 def text_loss(
@@ -74,14 +80,14 @@ def text_loss(
     ``num_rows`` is the whole step's: the balance loss is a mean over rows (DeepSeek-V3, eq. 17-20, 24-25).
     """
     hidden = model(batch.rows)
-    main = (cross_entropy(model.logits(hidden.states_BTD), batch.targets_BT) * batch.weight_BT).sum()
+    main = (cross_entropy(model, hidden.states_BTD, batch.targets_BT, batch.weight_BT > 0) * batch.weight_BT).sum()
     value, sums = main, {"loss": main.detach()}
     routings = list(hidden.routings)
     if mtp_weight:
         ahead_BTD, routing = model.predict_next(batch.rows, hidden.states_BTD)
         routings += [routing] if routing is not None else []
         targets_BT, weight_BT = two_ahead(batch)
-        mtp = (cross_entropy(model.logits(ahead_BTD), targets_BT) * weight_BT).sum()
+        mtp = (cross_entropy(model, ahead_BTD, targets_BT, weight_BT > 0) * weight_BT).sum()
         value, sums = value + mtp_weight * mtp, sums | {"mtp_loss": mtp.detach()}
     if routings:
         real_N = (batch.rows.segments_BT > 0).flatten()
@@ -95,12 +101,6 @@ def text_loss(
     return Loss(value, sums)
 
 
-def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """-log p(target), in nats, float32: [B, T]."""
-    flat = F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="none")
-    return flat.view_as(targets_BT)
-
-
 def two_ahead(batch: Batch) -> tuple[Tensor, Tensor]:
     """Targets and weights for predicting t+2 from t; a text's last two positions have none."""
     targets_BT, weight_BT = batch.targets_BT.roll(-1, 1), batch.weight_BT.roll(-1, 1)
@@ -110,25 +110,64 @@ def two_ahead(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def rollout_loss(model: Decoder, batch: Batch, *, objective: Objective, temperature: float) -> Loss:
-    """The policy objective on rollouts, with the sampler's routes replayed when the batch holds them."""
+    """The policy objective on rollouts, with the sampler's routes replayed when the batch holds them.
+
+    ``old``, who began the update, is in the batch's values where the policy has moved since; else it is the policy
+    itself where a correction tells it from the sampler, and the sampler where nothing does.
+    """
     hidden = model(batch.rows, batch.routes or None)
-    logp_BT, entropy_BT = token_logps(model, hidden, batch.targets_BT, temperature)
     said_BT, behaviour_BT = batch.weight_BT > 0, batch.values["behaviour"]
+    logp_BT, entropy_BT = token_logps(
+        model, hidden, batch.targets_BT, temperature,
+        kept=batch.kept, pull_entropy=objective.entropy > 0, wanted_BT=said_BT,
+    )  # fmt: skip
     # What was not said has weight 0, but 0 times an infinite ratio would be no number.
     logp_BT, reference_BT = (x.where(said_BT, behaviour_BT) for x in (logp_BT, batch.values["reference"]))
-    value = policy_loss(logp_BT, behaviour_BT, batch.values["advantage"], batch.weight_BT, objective, reference_BT)
-    with torch.no_grad():
-        ratio_BT = (logp_BT - behaviour_BT).exp()
-        outside_BT = (ratio_BT < 1 - objective.clip_low) | (ratio_BT > 1 + objective.clip_high)
-        sums = {
-            "loss": value.detach(),
-            "said": said_BT.sum(),
-            "entropy": (entropy_BT * said_BT).sum(),
-            "kl": (k3(logp_BT - reference_BT) * said_BT).sum(),
-            "mismatch_kl": (k3(logp_BT - behaviour_BT) * said_BT).sum(),
-            "clipped": (outside_BT & said_BT).sum(),
-        }
-    return Loss(value, sums)
+    old_BT = batch.values.get("old", behaviour_BT if objective.correction == "none" else logp_BT.detach())
+    said = Said(
+        logp_BT, old_BT, behaviour_BT, reference_BT,
+        batch.values["advantage"], batch.weight_BT, batch.rows.segments_BT, entropy_BT,
+    )  # fmt: skip
+    value = policy_loss(said, objective)
+    return Loss(value, {"loss": value.detach(), **counted(said, objective)})
+
+
+@torch.no_grad()
+def counted(said: Said, objective: Objective) -> dict[str, Tensor]:
+    """Sums over what was said, for a step's figures: each over ``said`` is a mean."""
+    said_BT, ratio_BT = said.weight > 0, RATIOS[objective.ratio](said)
+    low_BT = (ratio_BT < 1 - objective.clip_low) & (said.advantage < 0)
+    high_BT = (ratio_BT > 1 + objective.clip_high) & (said.advantage > 0)
+    per_token = {
+        "entropy": said.entropy,
+        "kl": k3(said.logp - said.reference),
+        "mismatch_kl": k3(said.logp - said.behaviour),
+        "clipped": low_BT | high_BT,
+        "clipped_low": low_BT,
+        "clipped_high": high_BT,
+        "ratio": ratio_BT,
+        "correction": correction(said, objective),
+    }
+    return {"said": said_BT.sum()} | {name: (value * said_BT).sum() for name, value in per_token.items()}
+
+
+def logps_of(
+    model: Decoder, texts: Sequence[Text], *, row_tokens: int, passes: int, temperature: float, lanes: Lanes = ONE,
+    replay: bool = True,
+) -> list[NDArray[np.float32]]:  # fmt: skip
+    """Each text's log-probabilities under ``model``, token by token, [T] each; entry 0 is 0.
+
+    Kept sets hold, and with ``replay`` the sampler's routes; without, the model takes its own.
+    """
+    batch = pack(texts, row_tokens).to(model.embed_tokens.weight.device)
+
+    def read(part: Batch) -> Tensor:
+        with torch.no_grad():
+            hidden = model(part.rows, part.routes if replay and part.routes else None)
+            wanted_BT = part.rows.segments_BT > 0
+            return token_logps(model, hidden, part.targets_BT, temperature, kept=part.kept, wanted_BT=wanted_BT)[0]
+
+    return unpack(torch.cat(lanes.map(read, batch.passes(passes))), [len(text.tokens) for text in texts])
 
 
 @torch.no_grad()

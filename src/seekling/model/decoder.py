@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from seekling.model.attention import GroupedQueryAttention, LayerCache, MultiHeadLatentAttention
 from seekling.model.config import ModelConfig
@@ -37,11 +38,21 @@ class Rows:
         same_BTT = (self.segments_BT.unsqueeze(2) == self.segments_BT.unsqueeze(1)).tril()
         return (same_BTT if window is None else same_BTT.triu(1 - window)).unsqueeze(1)
 
+    def bias(self, like: Tensor, window: int | None = None) -> Tensor:
+        """The mask as attention adds it, 0 or minus infinity, in the precision that products with ``like`` have.
+
+        Made once: of a mask that is bool every layer makes such a one for itself, and keeps it for the way back.
+        """
+        place = like.device.type
+        dtype = torch.get_autocast_dtype(place) if torch.is_autocast_enabled(place) else like.dtype
+        mask = self.mask(window)
+        return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, float("-inf"))
+
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
     """What a forward pass leaves: ``states_BTD`` after the final norm, the routing of each expert layer, and the
-    cache entries [B, T, W] of each layer."""
+    cache entries [B, T, W] of each layer; no entries where gradients are wanted, for they are never sampled from."""
 
     states_BTD: Tensor
     routings: list[Routing] = field(default_factory=list)
@@ -104,7 +115,11 @@ class NextToken(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A causal language model. Weights are uninitialised until ``init_weights`` or a load."""
+    """A causal language model. Weights are uninitialised until ``init_weights`` or a load.
+
+    ``recomputes``: training keeps only the input of each block and runs the block again on the way back, to the same
+    bits (activation checkpointing, Chen et al. 2016, arXiv 1604.06174).
+    """
 
     mtp: NextToken | None
     rotary_TR: Tensor
@@ -112,6 +127,7 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.recomputes = False
         table_VD = torch.empty(config.vocab_size, config.hidden_size)  # given, lest it be drawn and drawn again
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, _weight=table_VD)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
@@ -127,7 +143,7 @@ class Decoder(nn.Module):
         entries, routings = [], []
         for x_BTD, entry_BTW, routing in self.walk(rows, replay):
             last_BTD = x_BTD
-            entries.append(entry_BTW)
+            entries += [] if torch.is_grad_enabled() else [entry_BTW]
             routings += [routing] if routing is not None else []
         return Hidden(self.norm(last_BTD), routings, entries)
 
@@ -136,17 +152,22 @@ class Decoder(nn.Module):
     ) -> Iterator[tuple[Tensor, Tensor, Routing | None]]:
         """The stream [B, T, D] after each block, what a cache would keep of it, and where its experts were."""
         x_BTD, forced = self.embed_tokens(rows.tokens_BT), iter(replay or ())
-        rotary_BTR, masks = self.rotary_TR[rows.positions_BT], {w: rows.mask(w) for w in set(self.windows)}
+        rotary_BTR, masks = self.rotary_TR[rows.positions_BT], {w: rows.bias(x_BTD, w) for w in set(self.windows)}
         for block, window in zip(self.blocks, self.windows, strict=True):
             replayed = next(forced) if replay and isinstance(block.mlp, DeepSeekMoE) else None
-            x_BTD, entry_BTW, routing = block(x_BTD, rotary_BTR, masks[window], replayed)
+            x_BTD, entry_BTW, routing = self._run(block, x_BTD, rotary_BTR, masks[window], replayed)
             yield x_BTD, entry_BTW, routing
+
+    def _run(self, block: Block, *given: Tensor | None) -> tuple[Tensor, Tensor, Routing | None]:
+        if not (self.recomputes and torch.is_grad_enabled()):
+            return block(*given)
+        return checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)  # no block draws anything
 
     def predict_next(self, rows: Rows, hidden_BTD: Tensor) -> tuple[Tensor, Routing | None]:
         """Hidden states whose logits at t speak about token t+2 [B, T, D]; the last two of a segment mean nothing."""
         assert self.mtp is not None
         embedding_BTD = self.embed_tokens(rows.tokens_BT.roll(-1, 1))
-        return self.mtp(hidden_BTD, embedding_BTD, self.rotary_TR[rows.positions_BT], rows.mask())
+        return self.mtp(hidden_BTD, embedding_BTD, self.rotary_TR[rows.positions_BT], rows.bias(hidden_BTD))
 
     def decode(self, tokens_B: Tensor, positions_B: Tensor, caches: Sequence[LayerCache]) -> Hidden:
         """One token per row, cache written in place: states [B, D] and the routing of each expert layer."""

@@ -84,6 +84,8 @@ class Foreign(nn.Module):
     """
 
     mtp = None
+    head_VD = None
+    """No matrix stands between states and logits."""
 
     def __init__(self, net: Any, generation: dict[str, Any] | None = None) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ MTP_NAMES = {"norm.weight": "shared_head.norm.weight"}
 _IDLE = re.compile(r"rotary_emb\.inv_freq$|_scale_inv$|\.(embed_tokens|shared_head\.head)\.weight$")
 """Names on disk that hold nothing new: rotary angles, scales of their neighbours, copies of embedding and head."""
 _OS_ERROR = re.compile(r"os error (\d+)")
+
+Build = Callable[[ModelConfig], Decoder]
+"""From a shape to a model of it: a decoder, or one with more or fewer parts."""
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -58,7 +61,7 @@ def _per_expert(full: str, stacks: Mapping[str, Tensor]) -> Iterator[tuple[str, 
 
 
 def _disk_name(name: str, config: ModelConfig) -> str:
-    if name == "lm_head.weight":
+    if name in ("lm_head.weight", "score.weight"):
         return name
     if not name.startswith("mtp."):
         return f"model.{name}"
@@ -263,12 +266,14 @@ def _bytes_of(tensor: Tensor, is_kept: bool, dtype: torch.dtype | None) -> int:
     return tensor.numel() * (tensor.dtype if is_kept or dtype is None else dtype).itemsize
 
 
-def load_model(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Decoder:
+def load_model(
+    folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32, build: Build = Decoder
+) -> Decoder:
     """Build the model a folder describes and fill it, tensor by tensor: never more than itself and one tensor.
 
     Raises UserError naming what is missing, does not fit, or is not a finite number.
     """
-    skeleton, shards = opened(folder)
+    skeleton, shards = opened(folder, build)
     model = materialised(skeleton, device, dtype)
     with torch.no_grad():
         for name, part in places(model.state_dict(), model.config):
@@ -277,15 +282,16 @@ def load_model(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.
     return model
 
 
-def opened(folder: Path) -> tuple[Decoder, Shards]:
+def opened(folder: Path, build: Build = Decoder) -> tuple[Decoder, Shards]:
     """The model a folder describes, without memory, and its tensors. Raises UserError where the two do not fit."""
     config, shards = read_config(folder), Shards(folder)
     ahead = f"model.layers.{config.num_hidden_layers}."
     if not any(name.startswith(ahead) for name in shards.file_of):  # transformers names the layer, but drops it
         config = config.model_copy(update={"num_nextn_predict_layers": 0})
     with torch.device("meta"):
-        model = Decoder(config)
-    _compare(folder, {n: t.shape for n, t in places(model.state_dict(), config)}, shards.shapes, config)
+        model = build(config)
+    expected = {name: tensor.shape for name, tensor in places(model.state_dict(), model.config)}
+    _compare(folder, expected, shards.shapes, model.config)
     return model, shards
 
 

@@ -1,23 +1,24 @@
 """The user's own chats: rows of JSONL, JSON or parquet, here or on the hub, checked line by line, as messages.
 
-Three shapes of row: ``messages``; ``prompt`` and ``completion``; ``chosen`` (with ``rejected``, which fine-tuning does
-not read).
+Three shapes of row: ``messages``; ``prompt`` and ``completion``; ``chosen`` and ``rejected``, of which fine-tuning
+reads the first, and stages that learn preferences read both (``read_pairs``).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from seekling.errors import UserError
 from seekling.remote.rows import Unread, parsed, rows_of
 
 ROLES = ("system", "user", "assistant", "tool")
-COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected", "tools")
+COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected", "tools", "margin")
 """What is read of a row; everything else in it is passed over."""
 
 SHOWN_FAULTS = 5
@@ -38,6 +39,17 @@ class Row:
     tools: list[Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two replies to one prompt, of which the first was preferred; by how much, where its row says so."""
+
+    chosen: Row
+    rejected: Row
+    margin: float = 0.0
+
+
+R = TypeVar("R", Row, Pair)
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -51,14 +63,48 @@ def read(files: Sequence[Path]) -> Iterator[Row]:
     From the first faulty row on nothing more is yielded; the rest is only checked, and the end raises UserError with
     the first faults, their lines, and how many rows are wrong in all. Raises it at once for a file that is none.
     """
+    return _read(files, _row, _CHATS)
+
+
+def read_pairs(files: Sequence[Path]) -> Iterator[Pair]:
+    """Every row of ``files`` as a pair of replies, like ``read``."""
+    return _read(files, _pair, _PAIRS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sort:
+    """What rows are meant to be, in words."""
+
+    one: str
+    columns: tuple[str, ...]
+    expected: str
+    advice: str
+
+
+_CHATS = _Sort(
+    "chat",
+    ("messages", "completion", "chosen"),
+    "expected messages, or prompt and completion, or chosen and rejected",
+    'Write {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}, '
+    "or prompt and completion, or prompt, chosen and rejected; docs/data.md shows each.",
+)
+_PAIRS = _Sort(
+    "pair",
+    ("chosen",),
+    "expected prompt, chosen and rejected",
+    'Write {"prompt": "...", "chosen": "...", "rejected": "..."}, each a string or messages; docs/preference.md.',
+)
+
+
+def _read(files: Sequence[Path], make: Callable[[Any, str], R], sort: _Sort) -> Iterator[R]:
     faults: list[str] = []
     num_rows = num_wrong = 0
     for file in files:
         before = num_rows
-        for where, value in rows_of(file, _columns):
+        for where, value in rows_of(file, partial(_columns, sort)):
             num_rows += 1
             try:
-                row = _row(value, where)
+                row = make(value, where)
             except _Fault as fault:
                 num_wrong += 1
                 faults += [f"{where}: {fault}"] if len(faults) < SHOWN_FAULTS else []
@@ -66,42 +112,89 @@ def read(files: Sequence[Path]) -> Iterator[Row]:
             if not num_wrong:
                 yield row
         if num_rows == before:
-            raise UserError(f"{file} holds no chats: it is empty", next_step="Write one chat a line; see docs/data.md.")
+            raise UserError(
+                f"{file} holds no {sort.one}s: it is empty", next_step=f"Write one {sort.one} a line; see docs/data.md."
+            )
     if num_wrong:
-        raise _wrong(faults, num_wrong, num_rows)
+        raise _wrong(faults, num_wrong, num_rows, sort)
 
 
-def _wrong(faults: Sequence[str], num_wrong: int, num_rows: int) -> UserError:
-    rows = "1 row is no chat" if num_wrong == 1 else f"{num_wrong} rows are no chats"
+def _wrong(faults: Sequence[str], num_wrong: int, num_rows: int, sort: _Sort) -> UserError:
+    rows = f"1 row is no {sort.one}" if num_wrong == 1 else f"{num_wrong} rows are no {sort.one}s"
     more = [f"and {num_wrong - len(faults)} more"] if num_wrong > len(faults) else []
     return UserError(
         f"{rows}, of {num_rows}",
         where="\n        ".join([*faults, *more]),
-        next_step='Write {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}, '
-        "or prompt and completion, or prompt, chosen and rejected; docs/data.md shows each.",
+        next_step=sort.advice,
     )
 
 
-_EXPECTED_KEYS = "expected messages, or prompt and completion, or chosen and rejected"
-
-
-def _columns(file: Path, names: Sequence[str]) -> list[str]:
+def _columns(sort: _Sort, file: Path, names: Sequence[str]) -> list[str]:
     """Which columns of a table are read. Raises UserError for a table of something else."""
-    if not {"messages", "completion", "chosen"} & set(names):
-        raise UserError(f"{file} is no table of chats: {_found_keys(names)}; {_EXPECTED_KEYS}")
+    if not set(sort.columns) & set(names):
+        raise UserError(f"{file} is no table of {sort.one}s: {_found_keys(names)}; {sort.expected}")
     return [name for name in names if name in COLUMNS]
 
 
 def _row(value: Any, where: str) -> Row:
+    given, said = _parts(_object(value, "messages, or prompt and completion"))
+    return _conversation(given, said, value, where)
+
+
+def _pair(value: Any, where: str) -> Pair:
+    given, *replies = _replies(_object(value, "prompt, chosen and rejected"))
+    if replies[0] == replies[1]:
+        raise _Fault("chosen and rejected are the same; expected two different replies")
+    rows = []
+    for name, said in zip(("chosen", "rejected"), replies, strict=True):
+        try:
+            rows.append(_conversation(given, said, value, where))
+        except _Fault as fault:
+            raise _Fault(f"{name}: {fault}") from None
+    return Pair(*rows, _margin(value.get("margin")))
+
+
+def _object(value: Any, keys: str) -> dict[str, Any]:
     if isinstance(value, Unread):
         raise _Fault(value.said)
     if not isinstance(value, dict):
-        raise _Fault(f"found {_kind(value)}; expected an object with messages, or prompt and completion")
-    given, said = _parts(value)
+        raise _Fault(f"found {_kind(value)}; expected an object with {keys}")
+    return value
+
+
+def _conversation(given: list[Any], said: list[Any], row: Mapping[str, Any], where: str) -> Row:
     messages = [_message(number, message) for number, message in enumerate([*given, *said], 1)]
     if not any(message["role"] == "assistant" for message in messages[len(given) :]):
         raise _Fault("nothing to learn: the assistant says nothing; expected a message with its role")
-    return Row(messages, where, len(given), _tools(value.get("tools")))
+    return Row(messages, where, len(given), _tools(row.get("tools")))
+
+
+def _replies(row: Mapping[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """What two replies answer, and each of them. Whole conversations answer what they share at their front."""
+    if any(row.get(key) is None for key in ("chosen", "rejected")):
+        raise _Fault(f"{_found_keys(key for key in row if row[key] is not None)}; {_PAIRS.expected}")
+    chosen, rejected = (_turns(key, row[key], "assistant") for key in ("chosen", "rejected"))
+    whole = [not isinstance(turns[0], dict) or turns[0].get("role") != "assistant" for turns in (chosen, rejected)]
+    if all(whole):
+        shared = next((n for n, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
+        shared = min(len(chosen), len(rejected)) if shared is None else shared
+        if not shared:
+            raise _Fault("chosen and rejected begin differently; expected one prompt in front of both")
+        return chosen[:shared], chosen[shared:], rejected[shared:]
+    if any(whole):
+        raise _Fault("one of chosen and rejected holds the prompt and the other does not; expected both or neither")
+    if row.get("prompt") is None:
+        raise _Fault('"chosen" begins with the assistant; expected a prompt, or the whole conversation')
+    return _turns("prompt", row["prompt"], "user"), chosen, rejected
+
+
+def _margin(value: Any) -> float:
+    """By how much a reply was preferred; a row that does not say asks for no margin."""
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _Fault(f'"margin" is {_kind(value)}; expected a finite number')
+    return float(value)
 
 
 def _parts(row: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
@@ -112,7 +205,7 @@ def _parts(row: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
     if {"prompt", "completion"} <= has:
         return _turns("prompt", row["prompt"], "user"), _turns("completion", row["completion"], "assistant")
     if "chosen" not in has:
-        raise _Fault(f"{_found_keys(row)}; {_EXPECTED_KEYS}")
+        raise _Fault(f"{_found_keys(row)}; {_CHATS.expected}")
     chosen = _turns("chosen", row["chosen"], "assistant")
     begins = chosen[0].get("role") if isinstance(chosen[0], dict) else None
     if begins != "assistant":  # a whole conversation, its prompt included

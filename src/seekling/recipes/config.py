@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from seekling.config import Settings, runtime
 from seekling.curate.curriculum import Curriculum
@@ -180,7 +180,10 @@ class Curate(StageSettings):
 
 
 class Grpo(Trained):
-    """Reinforcement with checkable rewards: sample groups, judge, compare siblings, update (R1-Zero's step)."""
+    """Reinforcement with checkable rewards: sample groups, judge, compare siblings, update (R1-Zero's step).
+
+    A step is a batch of rollouts and its ``minibatches`` x ``epochs`` updates.
+    """
 
     kind: Literal["grpo"] = "grpo"
     task: str | dict[str, Any] = Field("arithmetic", description="a task's name, or a table: name and what differs")
@@ -188,6 +191,18 @@ class Grpo(Trained):
     rollouts_per_problem: int = Field(16, ge=2, description="siblings that share a baseline: the group")
     sampling: Sampling = Sampling()
     objective: Objective = Field(OBJECTIVES["dr_grpo"], description="a name, or a table: preset and what differs")
+    minibatches: int = Field(1, ge=1, description="updates that share a batch of rollouts, each with a part of it")
+    epochs: int = Field(1, ge=1, description="how often a batch of rollouts is gone through")
+    refill: int = Field(
+        0, ge=0, description="more batches of problems that may be asked to replace groups without spread (DAPO)"
+    )
+    cut_off: Literal["judged", "left_out"] = Field(
+        "judged", description="rollouts that met max_tokens: judged like others, or left out of the loss (DAPO)"
+    )
+    replay_routes: bool = Field(True, description="updates send tokens to the experts that the sampler used")
+    mismatch_limit: float = runtime(
+        0.05, gt=0, description="largest KL between sampler and learner, nats per token; beyond, the run stops"
+    )
     rubric: Rubric = Rubric()
     rewards: Literal["checked", "shuffled"] = Field(
         "checked",
@@ -202,6 +217,18 @@ class Grpo(Trained):
     )
     regression_problems: int = runtime(64, ge=1, description="how many problems of each")
     regression_samples: int = runtime(4, ge=1, description="rollouts per problem, at temperature 0.6 and top-p 0.95")
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps per batch of rollouts."""
+        return self.minibatches * self.epochs
+
+    @field_validator("sampling")
+    @classmethod
+    def _draws(cls, value: Sampling) -> Sampling:
+        if not value.temperature:
+            raise ValueError("at temperature 0 siblings are all alike, and there is nothing to compare: set it above 0")
+        return value
 
     @field_validator("regression")
     @classmethod
@@ -238,6 +265,69 @@ class Control(StageSettings):
     rubric: Rubric = Rubric()
 
 
+class Preferences(Trained):
+    """Pairs of replies to one prompt, one preferred: rows of a user's own, or a task's traces, right against wrong."""
+
+    data: str = Field(
+        "", description="a .jsonl, .json or .parquet file, a folder of them, or a hub data set (org/name)"
+    )
+    revision: str = Field("", description="branch, tag or commit of a hub data set")
+    split: str = Field("train", description="which split of a hub data set")
+    too_long: Literal["refuse", "drop"] = Field(
+        "refuse", description="pairs whose two texts are together longer than packing.row_tokens"
+    )
+    length_ratio: float = Field(
+        0.0, ge=0, description="leave out pairs whose replies differ in length by more than this factor; 0: none"
+    )
+    min_margin: float = Field(0.0, ge=0, description='leave out rows whose "margin" is less')
+    held_out: float = Field(0.1, ge=0, lt=1, description="share of a file's prompts whose pairs are never trained on")
+    task: str | dict[str, Any] = Field("", description="or: the task whose traces are compared, right against wrong")
+    text: Mixture = Mixture(facts=0.0)
+    pairs_per_step: int = Field(16, ge=1, description="pairs in a step")
+    held_out_every: int = runtime(20, ge=0, description="steps between measurements on held-out pairs; 0 for none")
+    held_out_pairs: int = runtime(128, ge=1, description="how many held-out pairs are compared")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Preferences:
+        if bool(self.data) == bool(self.task):
+            raise ValueError('it needs either data or task: set data = "pairs.jsonl", or task')
+        return self
+
+
+class Dpo(Preferences):
+    """Preference learning without a reward model: what was chosen becomes likelier than what was rejected.
+
+    The reference is the model it begins with.
+    """
+
+    kind: Literal["dpo"] = "dpo"
+    loss: Literal["dpo", "ipo"] = Field("dpo", description="log sigmoid of the margin (DPO), or its distance to a goal")
+    beta: float = Field(0.1, gt=0, description="how close it stays to the reference; IPO's goal is 1/(2 beta)")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="share of pairs thought to be labelled the wrong way round (cDPO)"
+    )
+    average: bool = Field(False, description="compare means per token instead of whole replies (TRL's ipo does)")
+    nll: float = Field(0.0, ge=0, description="weight of the chosen replies' own next-token loss (Llama 3: 0.2)")
+
+    @model_validator(mode="after")
+    def _smoothing_of_dpo(self) -> Dpo:
+        if self.label_smoothing and self.loss == "ipo":
+            raise ValueError('label_smoothing belongs to loss = "dpo"; the goal of "ipo" is finite as it is')
+        return self
+
+
+class RewardModel(Preferences):
+    """A reward model: a number for a whole reply, higher where people would prefer it (Bradley-Terry).
+
+    What it leaves is transformers' ``*ForSequenceClassification`` of one label, and says nothing.
+    """
+
+    kind: Literal["reward_model"] = "reward_model"
+    head: Literal["zero", "drawn"] = Field("zero", description="what the head begins as")
+    margin: bool = Field(True, description='the difference must exceed the row\'s "margin", where it has one')
+    centre: float = Field(0.0, ge=0, description="weight of (chosen + rejected)^2, which holds rewards around 0")
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A stage kind: its settings, its loop by name, how many stages it reads."""
@@ -256,4 +346,6 @@ KINDS: dict[str, Kind] = {
     "grpo": Kind(Grpo, "seekling.recipes.grpo:grpo", (1, 2)),
     "eval": Kind(Eval, "seekling.recipes.evaluate:evaluate", (1,)),
     "control": Kind(Control, "seekling.recipes.control:control", (2, 3)),
+    "dpo": Kind(Dpo, "seekling.recipes.dpo:dpo", (1,)),
+    "reward_model": Kind(RewardModel, "seekling.recipes.reward_model:reward_model", (1,)),
 }

@@ -5,34 +5,44 @@ problems -> rollouts -> rewards -> advantages -> loss -> update -> eval
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from random import Random
 from typing import Any
 
 import numpy as np
-import torch
 
-from seekling import selftests
+from seekling.errors import UserError
 from seekling.evals.evaluate import attempts_of
 from seekling.evals.judging import Judge
-from seekling.learn.advantage import ADVANTAGES
-from seekling.learn.batch import Batch, Text, pack
-from seekling.learn.objective import token_weights
+from seekling.learn.batch import Text, pack, text_of
 from seekling.learn.optim import Optimizers
-from seekling.learn.update import rollout_loss, step, token_logps
+from seekling.learn.update import logps_of, rollout_loss, step
 from seekling.model.count import flops_per_token
 from seekling.model.lora import reference_of
 from seekling.recipes.checkpoint import restore
 from seekling.recipes.config import Grpo
 from seekling.recipes.curating import asked_by
-from seekling.recipes.journal import recall, remember
+from seekling.recipes.journal import Drawn, recall, remember
+from seekling.recipes.lessons import advantages, heard, is_spread, judged, updates, valued, with_spread
 from seekling.recipes.policy import Policy, generation_cost, held_in, prepare, sample_groups
 from seekling.recipes.regression import regress
 from seekling.recipes.stage import Clock, Stage
 from seekling.records import Group, Problem, Score, Verdict
 from seekling.runlog.run import Journal
+from seekling.selftests.outcome import require
+from seekling.selftests.policies import (
+    of_agreement,
+    of_delivery,
+    of_invariance,
+    of_reference,
+    of_routes,
+    of_stop,
+    of_vocabulary,
+)
+from seekling.selftests.tasks import of_key, of_split
 from seekling.tasks.protocol import problems
 
 
@@ -43,8 +53,8 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes, held_in(config))
     prepare(policy.model, config, stage.seed)
     reference = reference_of(policy.model)
-    optimizers = Optimizers(policy.model, config.optim, config.steps, stage.lanes)
-    _self_test(stage, config, judge, policy)
+    optimizers = Optimizers(policy.model, config.optim, config.steps * config.updates, stage.lanes)
+    _self_test(stage, config, judge, policy, reference)
     ask = asked_by(stage, config, task)
     regress(stage, config, policy, "before")
     start = restore(stage.checkpoints, policy.model, optimizers, stage.warn)
@@ -53,29 +63,35 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     clock = Clock()
 
     for index in range(start, config.steps):
-        asked = ask(index)
-        drawn = recall(journal, index, asked)
-        groups, scores = drawn or sample_and_judge(policy, asked, config, stage, index, score)
+        drawn = recalled(journal, index, ask, config)
+        groups, scores = drawn or sample_and_judge(policy, ask, config, stage, index, score)
         generated, generating = generation_cost(policy, groups), clock.lap()
         if drawn is None:  # what is replayed costs nothing again; charged first, so that no journaled step goes unpaid
             stage.charge(index, "generate", *generated, generating)
             remember(journal, index, groups, scores)
 
-        measured = bool(config.objective.beta) or (config.kl_every > 0 and index % config.kl_every == 0)
-        batch = collate(groups, scores, config).to(stage.device)
-        batch = with_reference(batch, reference, config) if measured else batch
-        totals = step(
-            policy.model, optimizers, batch,
-            lambda model, part: rollout_loss(
-                model, part, objective=config.objective, temperature=config.sampling.temperature
-            ),
-            step_index=index, passes=config.packing.passes, lanes=stage.lanes, dtype=stage.dtype,
-        )  # fmt: skip
-        figures = summarise(task, groups, scores, totals, measured=measured)
-        seconds, tokens = clock.lap(), batch.num_tokens
-        context = float(batch.rows.positions_BT.float().mean())
-        flops = tokens * flops_per_token(policy.model.config, context, training=True)
+        measured = config.objective.needs_reference or (config.kl_every > 0 and index % config.kl_every == 0)
+        lessons = learn_from(groups, scores, policy, reference if measured else None, config)
+        totals, tokens, flops = [], 0, 0.0
+        if not lessons:
+            stage.warn(f"step {index}: no rollout is left to learn from; it makes no update")
+        for number, texts in enumerate(updates(lessons, config, f"{stage.seed}/{index}")):
+            batch = pack(texts, config.packing.row_tokens).to(stage.device)
+            totals.append(step(
+                policy.model, optimizers, batch,
+                lambda model, part: rollout_loss(
+                    model, part, objective=config.objective, temperature=config.sampling.temperature
+                ),
+                step_index=index * config.updates + number,
+                passes=config.packing.passes, lanes=stage.lanes, dtype=stage.dtype,
+            ))  # fmt: skip
+            context = float(batch.rows.positions_BT.float().mean())
+            tokens += batch.num_tokens
+            flops += batch.num_tokens * flops_per_token(policy.model.config, context, training=True)
+        figures = of_rollouts(task, groups, scores) | of_updates(totals, measured=measured)
+        seconds = clock.lap()
         stage.charge(index, "train", tokens, flops, seconds)
+        hold_mismatch(stage, config, index, figures.get("mismatch_kl", 0.0))
         load = {"expert_load": expert_load(groups, policy.model.config.n_routed_experts or 0)}
         if config.held_out_every and (index + 1) % config.held_out_every == 0:
             figures["held_out_pass"], watched = held_out_pass(policy, judge, config)
@@ -90,67 +106,80 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     return stage.last_figures(10) | regress(stage, config, policy, "after")
 
 
+Ask = Callable[[int], list[Problem]]
+"""From a slot to its problems: a step has one, and ``refill`` more."""
+
+
 def sample_and_judge(
     policy: Policy,
-    asked: Sequence[Problem],
+    ask: Ask,
     config: Grpo,
     stage: Stage,
     index: int,
     score: Callable[[int, list[Group]], list[list[Score]]],
 ) -> tuple[list[Group], list[list[Score]]]:
-    """Rollouts of one step, and what each earned."""
-    groups = sample_groups(policy, asked, config.rollouts_per_problem, config.sampling, f"{stage.seed}/{index}")
-    return groups, score(index, groups)
+    """Rollouts of one step, and what each earned; with ``refill``, of as many slots as it takes."""
+    groups: list[Group] = []
+    scores: list[list[Score]] = []
+    for slot in slots(index, config):
+        found = sample_groups(
+            policy, ask(slot), config.rollouts_per_problem, config.sampling, f"{stage.seed}/{slot}", tell_kept=True
+        )
+        groups, scores = groups + found, scores + score(slot, found)
+        if sum(map(is_spread, scores)) >= config.problems_per_step:
+            break
+    return groups, scores
 
 
-def collate(groups: Sequence[Group], scores: Sequence[Sequence[Score]], config: Grpo) -> Batch:
-    """Rewards -> advantages -> one packed batch whose token weights are fixed for the whole step.
+def slots(index: int, config: Grpo) -> range:
+    """The slots of problems that a step may ask."""
+    return range(index * (1 + config.refill), (index + 1) * (1 + config.refill))
 
-    A rollout whose advantage is zero, or whose reward was left open, carries no gradient and is left out.
-    """
+
+def recalled(journal: Journal, index: int, ask: Ask, config: Grpo) -> Drawn | None:
+    """The step as it was journaled, or None."""
+    count = len((journal.recall(index) or {}).get("groups", ()))
+    taken = slots(index, config)[: -(-count // config.problems_per_step)]
+    return recall(journal, index, [problem for slot in taken for problem in ask(slot)])
+
+
+def learn_from(
+    groups: Sequence[Group], scores: Sequence[Sequence[Score]], policy: Policy, reference: Any, config: Grpo
+) -> list[Text]:
+    """Rewards -> advantages -> one text per rollout that the updates of this step may use."""
+    if config.refill:
+        groups, scores = with_spread(groups, scores, config.problems_per_step)
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    advantage_R = torch.cat([ADVANTAGES[config.objective.advantage](rewards(row)) for row in scores])
-    lengths_R = torch.tensor([len(rollout.tokens) for rollout in rollouts])
-    weight_R = token_weights(lengths_R, config.objective.weighting, config.sampling.max_tokens)
-    texts = []
-    for rollout, advantage, weight in zip(rollouts, advantage_R.tolist(), weight_R.tolist(), strict=True):
-        said = np.r_[np.zeros(len(rollout.prompt)), np.ones(len(rollout.tokens))].astype(np.float32)
-        behaviour = np.r_[np.zeros(len(rollout.prompt), np.float32), rollout.logps]
-        values = {"advantage": said * np.float32(advantage), "behaviour": behaviour, "reference": behaviour}
-        texts.append(Text((*rollout.prompt, *rollout.tokens), said * np.float32(weight), values, rollout.routes))
-    spread = [text for text, advantage in zip(texts, advantage_R.tolist(), strict=True) if advantage]
-    return pack(spread or texts[:1], config.packing.row_tokens)
+    texts = [text_of(rollout, replay=config.replay_routes) for rollout in rollouts]
+    read = partial(
+        logps_of, texts=texts, row_tokens=config.packing.row_tokens, passes=config.packing.passes,
+        temperature=config.sampling.temperature, lanes=policy.lanes,
+    )  # fmt: skip
+    if reference is not None and texts:
+        texts = valued(texts, reference=read(reference, replay=False))
+    if config.objective.correction != "none" and config.updates > 1 and texts:
+        texts = valued(texts, old=read(policy.model))
+    weights = {name: weight for name, weight in config.rubric.weights().items() if weight}
+    return heard(judged(texts, advantages(scores, weights, config.objective, texts)), rollouts, config)
 
 
-def rewards(scores: Sequence[Score]) -> torch.Tensor:
-    """Rewards of one group, float64 [G]; NaN where a check failed to judge."""
-    return torch.tensor([np.nan if s.reward is None else s.reward for s in scores], dtype=torch.float64)
+def hold_mismatch(stage: Stage, config: Grpo, index: int, mismatch: float) -> None:
+    """Raises UserError when what samples and what learns have come apart."""
+    if mismatch > config.mismatch_limit:
+        raise UserError(
+            f'stage "{stage.name}" stops at step {index}: sampler and learner are {mismatch:.3g} nats per token apart,'
+            f" at most {config.mismatch_limit:g} is allowed",
+            next_step="Rollouts are judged by a policy that did not say them. Look for what differs between the two"
+            " (weights, precision, temperature, routes), or set objective.correction; mismatch_limit is the bound.",
+        )
 
 
-def with_reference(batch: Batch, reference: Any, config: Grpo) -> Batch:
-    """The same batch with the start policy's log-probabilities (its own routes, not the sampler's)."""
-    parts = []
-    with torch.no_grad():
-        for part in batch.passes(config.packing.passes):
-            hidden = reference(part.rows)
-            parts.append(token_logps(reference, hidden, part.targets_BT, config.sampling.temperature)[0])
-    return replace(batch, values={**batch.values, "reference": torch.cat(parts)})
-
-
-def summarise(
-    task: Any,
-    groups: Sequence[Group],
-    scores: Sequence[Sequence[Score]],
-    totals: dict[str, float],
-    *,
-    measured: bool,
-) -> dict[str, float]:
-    """A step's figures, by the names the report knows."""
+def of_rollouts(task: Any, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> dict[str, float]:
+    """A step's figures from what was said and what it earned, by the names the report knows."""
     flat = [s for row in scores for s in row]
     known = [s.reward for s in flat if s.reward is not None]
     made = [attempts_of(task, group.problem, rollout) for group in groups for rollout in group.rollouts]
-    said = max(1.0, totals["said"])
-    figures = {
+    return {
         "reward": float(np.mean(known)) if known else 0.0,
         "pass_rate": float(np.mean([s.verdict is Verdict.PASS for s in flat])),
         "format_rate": float(np.mean([s.parts.get("format", 0.0) for s in flat])),
@@ -161,13 +190,32 @@ def summarise(
         "attempts": float(np.mean([a.made for a in made])),
         "frac_zero_spread": float(np.mean([len({s.reward for s in row}) == 1 for row in scores])),
         "infra_errors": float(np.mean([s.reward is None for s in flat])),
-        "entropy": totals["entropy"] / said,
-        "mismatch_kl": totals["mismatch_kl"] / said,
-        "clip_ratio": totals["clipped"] / said,
-        "loss": totals["loss"],
-        "grad_norm": totals["grad_norm"],
     }
-    return figures | ({"kl": totals["kl"] / said} if measured else {})
+
+
+def of_updates(totals: Sequence[Mapping[str, float]], *, measured: bool) -> dict[str, float]:
+    """A step's figures from its updates: means over them, per token where they speak of tokens; none of no update.
+
+    ``mismatch_kl`` is the first update's, when the policy is still the one that is thought to have spoken; in later
+    ones it has moved, and ``drift_kl`` says how far.
+    """
+    if not totals:
+        return {}
+    said = sum(t["said"] for t in totals) or 1.0
+
+    def per_token(name: str) -> float:
+        return sum(t[name] for t in totals) / said
+
+    figures = {
+        "entropy": per_token("entropy"),
+        "mismatch_kl": totals[0]["mismatch_kl"] / max(1.0, totals[0]["said"]),
+        "clip_ratio": per_token("clipped"),
+        "loss": sum(t["loss"] for t in totals) / len(totals),
+        "grad_norm": sum(t["grad_norm"] for t in totals) / len(totals),
+    }
+    moved = {"drift_kl": "mismatch_kl", "clip_ratio_low": "clipped_low", "clip_ratio_high": "clipped_high"}
+    several = {name: per_token(sum_) for name, sum_ in moved.items()} if len(totals) > 1 else {}
+    return figures | several | ({"kl": per_token("kl")} if measured else {})
 
 
 def held_out_pass(policy: Policy, judge: Judge, config: Grpo) -> tuple[float, tuple[int, float]]:
@@ -204,15 +252,19 @@ def _scorer(config: Grpo, judge: Judge, stage: Stage) -> Callable[[int, list[Gro
     return {"checked": checked, "shuffled": shuffled}[config.rewards]
 
 
-def _self_test(stage: Stage, config: Grpo, judge: Judge, policy: Policy) -> None:
-    task = judge.task
-    asked = islice(problems(task, "train", "self-test"), 8)
-    prompts, stops = policy.prompts(list(asked)), policy.engine.stop_tokens
-    outcomes = selftests.require(
-        selftests.of_task(task, judge.checker),
-        selftests.of_split(task),
-        selftests.of_agreement(policy.model, stops, prompts),
-        selftests.of_invariance(policy.model, stops, prompts, config.objective),
-        *([selftests.of_adapter(policy.engine, policy.model, prompts)] if config.adapter.rank else []),
+def _self_test(stage: Stage, config: Grpo, judge: Judge, policy: Policy, reference: Any) -> None:
+    task, model, stops = judge.task, policy.model, policy.engine.stop_tokens
+    prompts = policy.prompts(list(islice(problems(task, "train", "self-test"), 8)))
+    vocabulary = policy.tokenizer.whole.get_vocab(with_added_tokens=True)
+    outcomes = require(
+        *of_key(task, judge.checker),
+        of_split(task),
+        of_vocabulary(vocabulary, vocabulary, model.config.vocab_size),
+        *of_agreement(model, stops, prompts),
+        of_routes(model, stops, prompts),
+        of_delivery(policy.engine, model, prompts),
+        of_reference(model, reference, stops, prompts),
+        of_invariance(model, stops, prompts, config.objective),
+        of_stop(model, stops, prompts, config.objective),
     )
     stage.folder.write(selftests=outcomes)

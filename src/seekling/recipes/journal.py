@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seekling.errors import UserError
-from seekling.records import Group, Problem, Rollout, Score, Stop, Verdict
+from seekling.records import Group, Kept, Problem, Rollout, Score, Stop, Verdict
 from seekling.runlog.run import Journal
 
 Drawn = tuple[list[Group], list[list[Score]]]
@@ -60,6 +60,7 @@ def _rollout_line(rollout: Rollout, score: Score) -> dict[str, Any]:
         "text": rollout.text, "reward": score.reward, "verdict": score.verdict.value, "parts": dict(score.parts),
         "stop": rollout.stop.value, "seed": rollout.seed, "prompt": list(rollout.prompt),
         "tokens": list(rollout.tokens), "logps": _pack(rollout.logps), "routes": routes,
+        **({"kept": [_pack(rollout.kept.ids), _pack(rollout.kept.ends)]} if rollout.kept else {}),
     }  # fmt: skip
 
 
@@ -67,7 +68,8 @@ def _rollout(told: dict[str, Any]) -> Rollout:
     routes = told["routes"] and _unpack(told["routes"][1], np.int16).reshape(told["routes"][0])
     logps = _unpack(told["logps"], np.float32)
     prompt, tokens = tuple(told["prompt"]), tuple(told["tokens"])
-    return Rollout(prompt, tokens, logps, told["text"], Stop(told["stop"]), told["seed"], routes)
+    kept = Kept(_unpack(told["kept"][0], np.int32), _unpack(told["kept"][1], np.int64)) if "kept" in told else None
+    return Rollout(prompt, tokens, logps, told["text"], Stop(told["stop"]), told["seed"], routes, kept)
 
 
 def _score(told: dict[str, Any]) -> Score:

@@ -14,7 +14,18 @@ from pydantic import Field
 
 from seekling.config import Settings, Source, fingerprint, parse, parse_override, weight_settings
 from seekling.errors import UserError, nearest
-from seekling.recipes.config import FORMAT, KINDS, Curate, Grpo, Import, Sft, StageSettings, Trained
+from seekling.recipes.config import (
+    FORMAT,
+    KINDS,
+    Curate,
+    Grpo,
+    Import,
+    Preferences,
+    RewardModel,
+    Sft,
+    StageSettings,
+    Trained,
+)
 from seekling.remote.hub import identity
 from seekling.remote.rows import digest_of
 from seekling.rewards.rubric import Rubric
@@ -200,6 +211,7 @@ def _in_order(stages: Sequence[StageSettings], source: Source) -> list[StageSett
                 next_step='Set from = "name", or from = ["first", "second"].',
             )
         _check_lists(stage, {found.name for found in stages if isinstance(found, Curate)}, where)
+        _check_speaks(stage, {found.name for found in stages if isinstance(found, RewardModel)}, where)
     ordered: list[StageSettings] = []
     while len(ordered) < len(stages):
         done = {stage.name for stage in ordered}
@@ -224,6 +236,16 @@ def _check_lists(stage: StageSettings, curated: Collection[str], where: str) -> 
         )
 
 
+def _check_speaks(stage: StageSettings, rating: Collection[str], where: str) -> None:
+    """Raises UserError where a reward model stands for one that speaks."""
+    if mute := [name for name in stage.sources if name in rating]:
+        raise UserError(
+            f'stage "{stage.name}" reads "{mute[0]}", a reward model, which rates what others say and says nothing',
+            where=where,
+            next_step="Name the stage whose model the reward model was made from.",
+        )
+
+
 def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str]:
     """Hash of kind, schema, settings that can change weights, inputs' fingerprints, and content of user files."""
     known: dict[str, str] = {}
@@ -232,7 +254,7 @@ def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str
         settings.pop("source")
         files: list[Any] = [
             content_hash(_task_of(stage)),
-            digest_of(stage.data, stage.revision) if isinstance(stage, Sft) and stage.data else None,
+            digest_of(stage.data, stage.revision) if isinstance(stage, Sft | Preferences) and stage.data else None,
         ]
         files += [identity(stage.model, stage.revision)] if isinstance(stage, Import) else []
         files += _origins(stage.against) if isinstance(stage, Curate) else []

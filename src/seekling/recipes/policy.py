@@ -63,6 +63,7 @@ def prepare(model: Decoder, config: Trained, seed: str) -> None:
     Raises UserError for a name that speaks of nothing, and when the stage's loss reaches nothing of what is left.
     """
     adapter, kind = config.adapter, held_in(config)
+    _keep_less(model, config)
     if adapter.rank and not isinstance(model, Decoder):
         raise UserError(
             f'stage "{config.name}" would put adapters beside a model that runs through transformers',
@@ -84,6 +85,17 @@ def prepare(model: Decoder, config: Trained, seed: str) -> None:
             )
 
 
+def _keep_less(model: Decoder, config: Trained) -> None:
+    """Have each layer computed again on the way back, where told. Raises UserError where a layer is not ours."""
+    if isinstance(model, Decoder):
+        model.recomputes = config.packing.checkpoint_activations
+    elif config.packing.checkpoint_activations:
+        raise UserError(
+            f'stage "{config.name}" would checkpoint the activations of a model that runs through transformers',
+            next_step="Leave packing.checkpoint_activations out and set packing.passes higher.",
+        )
+
+
 BanFor = Callable[[Problem], Ban]
 
 
@@ -94,14 +106,17 @@ def sample_groups(
     sampling: Sampling,
     seed: str,
     ban: BanFor | None = None,
+    *,
+    tell_kept: bool = False,
 ) -> list[Group]:
     """``num_rollouts`` per problem. Each rollout's draws depend on (seed, problem, its number) alone.
 
-    The problems always make two batches, so that two lanes can sample side by side and one changes no bit.
+    With ``tell_kept`` they say what a truncated sampler chose among, as a learner needs to know. The problems always
+    make two batches, so that two lanes can sample side by side and one changes no bit.
     """
     prompts = policy.prompts(problems)
     requests = [
-        Request(prompt, seed_of(seed, problem.id, number), ban(problem) if ban else None)
+        Request(prompt, seed_of(seed, problem.id, number), ban(problem) if ban else None, tell_kept)
         for problem, prompt in zip(problems, prompts, strict=True)
         for number in range(num_rollouts)
     ]
@@ -123,4 +138,4 @@ def generation_cost(policy: Policy, groups: Sequence[Group]) -> tuple[int, float
 
 def _rollout(policy: Policy, request: Request, said: Completion) -> Rollout:
     text = policy.tokenizer.decode(said.tokens, skip_special=True)
-    return Rollout(request.prompt, said.tokens, said.logps, text, said.stop, request.seed, said.routes)
+    return Rollout(request.prompt, said.tokens, said.logps, text, said.stop, request.seed, said.routes, said.kept)

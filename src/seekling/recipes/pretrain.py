@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from seekling import selftests
 from seekling.engine.sampler import seed_of
 from seekling.learn.batch import Text
 from seekling.model.decoder import Decoder
 from seekling.recipes.config import Pretrain
 from seekling.recipes.stage import Stage
 from seekling.recipes.text import fill, learn_text, learned
+from seekling.selftests.outcome import require
+from seekling.selftests.tasks import of_key, of_split
 from seekling.tasks.checking import Checker
 from seekling.tasks.corpus import Document, Mixture, documents
 from seekling.tasks.registry import build_task
@@ -25,8 +26,8 @@ TOKENIZER_DOCUMENTS = 4000
 def pretrain(stage: Stage, config: Pretrain) -> dict[str, float]:
     """Grow a base model. Returns the last step's figures."""
     task = build_task(config.task)
-    of_key = selftests.of_task(task, Checker(task, config.task))
-    stage.folder.write(selftests=selftests.require(of_key, selftests.of_split(task, config.text)))
+    of_the_key = of_key(task, Checker(task, config.task))
+    stage.folder.write(selftests=require(*of_the_key, of_split(task, config.text)))
     tokenizer = grow_tokenizer(task, config.text, config.model.vocab_size, stage.seed)
     shape = config.model.model_copy(update={"vocab_size": tokenizer.vocab_size})
     model = Decoder(shape).init_weights(seed_number(stage.seed)).to(stage.device)

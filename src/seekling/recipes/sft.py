@@ -15,7 +15,7 @@ from seekling.errors import UserError
 from seekling.learn.batch import Text
 from seekling.recipes import chats
 from seekling.recipes.chats import Row
-from seekling.recipes.config import Sft
+from seekling.recipes.config import Preferences, Sft
 from seekling.recipes.policy import Policy, held_in
 from seekling.recipes.pretrain import encoded
 from seekling.recipes.stage import Interrupted, Stage
@@ -53,7 +53,7 @@ def sft(stage: Stage, config: Sft) -> dict[str, float]:
         return learn_text(stage, config, policy.model, policy.tokenizer, texts)
 
 
-def find(stage: Stage, config: Sft) -> list[Path]:
+def find(stage: Stage, config: Sft | Preferences) -> list[Path]:
     """The files of the stage's data, fetched when they lie on the hub."""
 
     def draw(done: int, of: int) -> None:

@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 
-from seekling import selftests
 from seekling.engine.engine import Engine
 from seekling.engine.sampler import seed_of
 from seekling.learn.batch import Text, pack, spread
@@ -20,6 +19,8 @@ from seekling.recipes.checkpoint import restore
 from seekling.recipes.config import Pretrain, Sft
 from seekling.recipes.policy import prepare
 from seekling.recipes.stage import Clock, Stage
+from seekling.selftests.outcome import require
+from seekling.selftests.policies import of_delivery
 from seekling.text.tokenizer import Tokenizer
 
 Texts = Callable[[int], Sequence[Text]]
@@ -68,7 +69,7 @@ def _self_test(stage: Stage, model: Decoder, tokenizer: Tokenizer, texts: Sequen
     """The stage must train what an engine samples from. Its outcome stands beside those the stage has already."""
     length = min(16, model.config.max_position_embeddings // 2)
     prompts = [tuple(text.tokens[:length]) for text in texts[:8]]
-    outcomes = selftests.require(selftests.of_adapter(Engine(model, tokenizer.stops), model, prompts))
+    outcomes = require(of_delivery(Engine(model, tokenizer.stops), model, prompts))
     names = {outcome["name"] for outcome in outcomes}
     before = [known for known in stage.folder.facts().get("selftests", []) if known["name"] not in names]
     stage.folder.write(selftests=[*before, *outcomes])

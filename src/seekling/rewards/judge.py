@@ -124,7 +124,7 @@ class Referee:
 
     def _settle(self, question: Question) -> Given:
         """One question's verdict, from the archive or the endpoint; what cannot be read is asked again."""
-        from seekling.remote.chat import Unavailable
+        from seekling.remote.wire import Unavailable
 
         if (kept := self._archive.find(question)) is not None:
             return kept

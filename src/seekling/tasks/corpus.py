@@ -46,7 +46,7 @@ class Document:
 def documents(task: Any, mixture: Mixture, seed: str) -> Iterator[Document]:
     """Endless documents, a pure function of (task, mixture, seed); held-out problems never occur."""
     rng = Random(f"corpus/{seed}")
-    qualities, shares = _qualities(task, mixture)
+    qualities, shares = qualities_of(task, mixture)
     facts = mixture.facts if hasattr(task, "facts") else 0.0
     while True:
         if facts and rng.random() < facts:
@@ -68,7 +68,8 @@ def training_problem(task: Task, rng: Random) -> Problem:
     )
 
 
-def _qualities(task: Any, mixture: Mixture) -> tuple[list[str], list[float]]:
+def qualities_of(task: Any, mixture: Mixture) -> tuple[list[str], list[float]]:
+    """What attempts a mixture takes of a task, and how much of each. Raises UserError where it takes none."""
     name = task.name
     if not isinstance(task, Traceable):
         raise UserError(

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from bench import objective_tables
 from seekling.model.config import ModelConfig
 from seekling.recipes.config import KINDS
 from seekling.recipes.manifest import Head
@@ -33,6 +34,7 @@ DOCUMENTS = (
     "docs/sandbox.md",
     "docs/maths.md",
     "docs/tasks.md",
+    "docs/objectives.md",
 )
 NONE_YET = "no result file yet"
 MARKED = re.compile(r"(<!-- begin (?P<name>[\w-]+): .*? -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
@@ -445,6 +447,26 @@ def maths(_: Result | None) -> str:
     return table(("", "with math-verify", "without"), rows) + f"\n\n{told}"
 
 
+def objective_parts(_: Result | None) -> str:
+    """Every named objective, part by part."""
+    return table(*objective_tables.parts())
+
+
+def objective_results(_: Result | None) -> str:
+    """How the objectives compare, and their curves in a file beside the page."""
+    found = result_of("objectives")
+    if found is None:
+        return NONE_YET
+    about = (
+        f"{found['steps']} steps of {found['updates_per_step']} updates; base {passed(found['base'])}; seeds in a row."
+    )
+    source = (
+        f"Commit `{look(found, 'commit')}`, `{look(found, 'command')}`; {found['threads']} threads, {found['dtype']}."
+    )
+    picture = "![pass rate over steps](objectives.svg)"
+    return "\n\n".join((about, table(*objective_tables.compared(found)), picture, source))
+
+
 BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "headline": headline,
     "provenance": provenance,
@@ -458,19 +480,27 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "audits": audits,
     "sandbox": sandbox,
     "maths": maths,
+    "objective-parts": objective_parts,
+    "objective-results": objective_results,
     "head": head,
     "kinds": kinds,
     "groups": group_tables,
 }
 
 
+def contents(result: Result | None) -> dict[str, str]:
+    """Every generated file as it ought to be: documents, and the pictures they show."""
+    texts = {name: render((ROOT / name).read_text(encoding="utf-8"), result) for name in DOCUMENTS}
+    found = result_of("objectives")
+    return texts | ({"docs/objectives.svg": objective_tables.curves(found)} if found else {})
+
+
 def main(arguments: Sequence[str]) -> int:
     """Rewrite the documents, or with ``--check`` say which differ. Returns the exit code."""
     result, stale = read_result(), []
-    for name in DOCUMENTS:
+    for name, after in contents(result).items():
         file = ROOT / name
-        before = file.read_text(encoding="utf-8")
-        after = render(before, result)
+        before = file.read_text(encoding="utf-8") if file.exists() else ""
         if after != before:
             stale.append(name)
             if "--check" not in arguments:

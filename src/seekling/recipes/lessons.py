@@ -19,6 +19,7 @@ from seekling.learn.advantage import ADVANTAGES, summed
 from seekling.learn.batch import Text
 from seekling.learn.config import Objective
 from seekling.learn.objective import KL, token_weights
+from seekling.learn.value import gae, padded, returns_of, token_rewards, whitened
 from seekling.recipes.config import Grpo
 from seekling.records import Group, Rollout, Score, Stop
 
@@ -80,11 +81,45 @@ def judged(texts: Sequence[Text], advantage_R: Tensor) -> list[Text]:
     return valued(texts, advantage=[(text.weight > 0) * np.float32(advantage) for text, advantage in pairs])
 
 
-def heard(lessons: Sequence[Text], rollouts: Sequence[Rollout], config: Grpo) -> list[Text]:
-    """The lessons an update is made of: those that were cut off are left out where told (DAPO's overlong filter)."""
-    if config.cut_off == "judged":
-        return list(lessons)
-    return [t for t, rollout in zip(lessons, rollouts, strict=True) if rollout.stop is not Stop.LENGTH]
+def criticised(texts: Sequence[Text], scores: Sequence[Sequence[Score]], objective: Objective) -> list[Text]:
+    """Texts with the advantage of each token over what the critic expected, whitened, and what it should have said.
+
+    The KL to the reference is a reward of every token (arXiv 2203.02155); the score comes with the last.
+    """
+    critic, said = objective.critic, [torch.from_numpy(text.weight) > 0 for text in texts]
+
+    def of(name: str) -> Tensor:
+        return padded([torch.from_numpy(text.values[name])[s] for text, s in zip(texts, said, strict=True)])
+
+    mask_RT, values_RT = padded([s[s] for s in said]), of("value").double()
+    penalty_RT = objective.beta * KL[objective.kl](of("behaviour").double() - of("reference").double())
+    rewards_RT = token_rewards(rewards(scores).flatten(), penalty_RT, mask_RT)
+    advantages_RT = gae(rewards_RT, values_RT, mask_RT, critic.gamma, critic.lam)
+    told = {"advantage": whitened(advantages_RT, mask_RT), "return": returns_of(advantages_RT, values_RT, mask_RT)}
+    return valued(texts, **{name: _laid_out(texts, value_RT) for name, value_RT in told.items()})
+
+
+def _laid_out(texts: Sequence[Text], value_RT: Tensor) -> list[NDArray[np.float32]]:
+    """Numbers of what was said, at its places in whole texts."""
+    found = []
+    for text, value_T in zip(texts, value_RT.float().numpy(), strict=True):
+        row = np.zeros(len(text.tokens), np.float32)
+        said = text.weight > 0
+        row[said] = value_T[: said.sum()]
+        found.append(row)
+    return found
+
+
+def heard(
+    lessons: Sequence[Text], rollouts: Sequence[Rollout], scores: Sequence[Sequence[Score]], config: Grpo
+) -> list[Text]:
+    """The lessons an update is made of: none that nobody judged; where told, none that was cut off (DAPO's filter)."""
+    flat = [score for row in scores for score in row]
+    return [
+        text
+        for text, rollout, score in zip(lessons, rollouts, flat, strict=True)
+        if score.reward is not None and (config.cut_off == "judged" or rollout.stop is not Stop.LENGTH)
+    ]
 
 
 def updates(lessons: Sequence[Text], config: Grpo, seed: str) -> Iterator[list[Text]]:

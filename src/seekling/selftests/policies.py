@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from seekling.engine.foreign import engine_for
 from seekling.engine.sampler import seed_of
 from seekling.learn.batch import Batch, Text, pack, text_of
 from seekling.learn.config import Objective
-from seekling.learn.update import logps_of, rollout_loss
+from seekling.learn.reading import read
+from seekling.learn.update import logps_said, rollout_loss
 from seekling.model.decoder import Decoder, Hidden
 from seekling.model.lora import LowRank, adapters
 from seekling.records import Rollout, Stop
@@ -258,9 +260,9 @@ def _learner_logps(
     model: Decoder, texts: Sequence[Text], temperature: float = 1.0, *, replay: bool = True
 ) -> list[Any]:
     """Log-probabilities of what was said as a step would compute them: a bfloat16 base under autocast."""
-    with _cast(model):
-        row_tokens = 2 * max(len(text.tokens) for text in texts)
-        return logps_of(model, texts, row_tokens=row_tokens, passes=1, temperature=temperature, replay=replay)
+    row_tokens, dtype = 2 * max(len(text.tokens) for text in texts), model.embed_tokens.weight.dtype
+    of = partial(logps_said, temperature=temperature, replay=replay)
+    return read(model, texts, of, row_tokens=row_tokens, dtype=dtype if _is_rough(model) else torch.float32)
 
 
 def _gap(ours: Sequence[Any], theirs: Sequence[Any], texts: Sequence[Text]) -> Any:

@@ -177,3 +177,7 @@ def test_parts_that_do_not_go_together_are_refused(objective: Any, says: str) ->
 def test_siblings_without_chance_are_refused() -> None:
     with pytest.raises(ValidationError, match="temperature 0"):
         settings(sampling={"temperature": 0})
+
+
+def test_texts_given_no_further_values_are_as_they_were() -> None:
+    assert [text.values.keys() for text in valued(texts(2, 3))] == [{"behaviour", "reference"}] * 2

@@ -113,6 +113,22 @@ def show(run: Annotated[str, typer.Argument(help="A run's name or directory.")],
 
 
 @app.command()
+def track(
+    run: Annotated[str, typer.Argument(help="A run's name or directory.")],
+    to: Annotated[str, typer.Option("--to", help="trackio (local) or wandb; what it needs is installed by you.")],
+    project: Annotated[str, typer.Option("--project", help="The tracker's project.")] = "seekling",
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends.")] = False,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Send a run's metrics to a tracker, under the names TRL's users know. The run's own files stay the truth."""
+    from seekling.cli.show import find_run
+    from seekling.report.track import send
+    from seekling.runlog.run import Run
+
+    print(f"{send(Run(find_run(runs, run)), to, project, follow=follow)} steps sent to {to}")
+
+
+@app.command()
 def report(run: Annotated[str, typer.Argument(help="A run's name or directory.")], runs: RunsOption = RUNS) -> None:
     """Write a run's report anew from its files and print its path."""
     from seekling.cli.show import find_run

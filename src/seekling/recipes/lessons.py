@@ -42,10 +42,8 @@ def is_spread(scores: Sequence[Score]) -> bool:
 
 def valued(texts: Sequence[Text], **values: Values) -> list[Text]:
     """The same texts with more values, or others: ``valued(texts, reference=logps)``."""
-    rows: list[Mapping[str, NDArray[np.float32]]] = [
-        dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)
-    ]
-    return [replace(text, values={**text.values, **row}) for text, row in zip(texts, rows, strict=True)]
+    own = [{name: of_all[place] for name, of_all in values.items()} for place in range(len(texts))]
+    return [replace(text, values={**text.values, **row}) for text, row in zip(texts, own, strict=True)]
 
 
 def rewards(scores: Sequence[Sequence[Score]]) -> Tensor:

@@ -1,0 +1,302 @@
+"""Plant small faults in the rooms that learning depends on, and see who notices. One command, about an hour:
+
+    .venv/bin/python -m bench.mutants [--count 200] [--seed 0] [--workers 2]
+
+A mutant is a copy of the package with one expression changed: a comparison turned, an operation exchanged, a constant
+moved, a condition negated, a default dropped. Each is asked twice: whether the self-tests that run before every stage
+refuse it, and whether the suite's tests of its room fail. Writes bench/results/mutants.json, survivors by file and
+line. What raises is noticed too, but counted apart; some mutants change nothing that anyone could see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import Queue
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "bench/results/mutants.json"
+ROOMS = ("learn", "engine", "rewards")
+LEFT_OUT = {"config.py", "presets.py", "__init__.py", "parallel"}
+"""Settings are told by tests of manifests, and processes by tests that start some."""
+TESTS = {
+    "learn": (
+        "laws/test_learning.py", "laws/test_packing.py", "parity/test_learning.py", "parity/test_trl_objectives.py",
+        "unit/test_optim.py", "unit/test_lessons.py", "unit/test_logps.py", "laws/test_preference.py",
+        "parity/test_preference.py", "unit/test_selftests.py", "e2e/test_stages.py",
+    ),
+    "engine": (
+        "laws/test_sampler.py", "unit/test_sampler.py", "parity/test_engine.py", "unit/test_selftests.py",
+        "parity/test_foreign.py",
+    ),
+    "rewards": (
+        "unit/test_rubric.py", "unit/test_criteria.py", "unit/test_reward_functions.py", "unit/test_judge.py",
+        "unit/test_judging.py",
+    ),
+}  # fmt: skip
+LONGEST_S = 240
+SWAPS: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.And: ast.Or, ast.Or: ast.And, ast.In: ast.NotIn, ast.NotIn: ast.In,
+    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: where, what it was, what it is, and the whole changed file."""
+
+    file: str
+    line: int
+    before: str
+    after: str
+    source: str
+
+    @property
+    def room(self) -> str:
+        """The room it stands in."""
+        return Path(self.file).parts[0]
+
+
+def main() -> None:
+    """Plant, ask, count, write."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--count", type=int, default=200)
+    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--workers", type=int, default=2)
+    asked = arguments.parse_args()
+    chosen = Random(asked.seed).sample(list(every_mutant()), asked.count)
+    refuse_false_alarms(asked.workers)
+    began, rows = time.perf_counter(), []
+    for row in fates(chosen, asked.workers):
+        rows.append(row)
+        print(f"{len(rows)}/{len(chosen)} {row['file']}:{row['line']} {row['selftests']} {row['suite']}", flush=True)
+        write(rows, asked.seed, time.perf_counter() - began)
+
+
+# --- planting ---------------------------------------------------------------------------------------------------------
+
+
+def every_mutant() -> Iterator[Mutant]:
+    """All changes this knows, in the order of files and lines."""
+    package = ROOT / "src/seekling"
+    for room in ROOMS:
+        for file in sorted((package / room).rglob("*.py")):
+            if not LEFT_OUT & {file.name, file.parent.name}:
+                yield from mutants_of(file.relative_to(package), file.read_text())
+
+
+def mutants_of(file: Path, source: str) -> Iterator[Mutant]:
+    """All changes of one file. Annotations, docstrings and messages are left alone."""
+    tree = ast.parse(source)
+    skipped = {id(inner) for node in ast.walk(tree) for part in _words(node) for inner in ast.walk(part)}
+    for index, node in enumerate(ast.walk(tree)):
+        if id(node) in skipped:
+            continue
+        for change in _changes(node):
+            mutated = copy.deepcopy(tree)
+            target = next(other for place, other in enumerate(ast.walk(mutated)) if place == index)
+            before = ast.unparse(node)
+            change(target)
+            yield Mutant(
+                str(file), node.lineno, before, ast.unparse(target), ast.unparse(ast.fix_missing_locations(mutated))
+            )  # type: ignore[attr-defined]
+
+
+def _words(node: ast.AST) -> list[ast.AST]:
+    """Parts of a node that no arithmetic depends on."""
+    parts: list[ast.AST | None] = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+    if isinstance(node, ast.Raise | ast.Assert):
+        parts.append(node)
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        parts.append(node)
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("UserError", "Field", "runtime"):
+        parts.append(node)
+    return [part for part in parts if part is not None]
+
+
+def _changes(node: ast.AST) -> list[Callable[[Any], None]]:
+    """What can be done to a node."""
+    if isinstance(node, ast.BinOp | ast.BoolOp | ast.AugAssign) and type(node.op) in SWAPS:
+        return [_swapped]
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
+        return [_turned]
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return [_moved]
+    if isinstance(node, ast.If | ast.IfExp | ast.While):
+        return [_negated]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return [_unsigned]
+    if isinstance(node, ast.Call) and len(node.args) >= 2 and not any(isinstance(a, ast.Starred) for a in node.args):
+        return [_exchanged]
+    return []
+
+
+def _swapped(node: Any) -> None:
+    node.op = SWAPS[type(node.op)]()
+
+
+def _turned(node: Any) -> None:
+    node.ops[0] = SWAPS[type(node.ops[0])]()
+
+
+def _moved(node: Any) -> None:
+    node.value = node.value + 1 if isinstance(node.value, int) else (node.value * 2 or 0.5)
+
+
+def _negated(node: Any) -> None:
+    node.test = ast.UnaryOp(ast.Not(), node.test)
+
+
+def _unsigned(node: Any) -> None:
+    node.op = ast.UAdd()
+
+
+def _exchanged(node: Any) -> None:
+    node.args[0], node.args[1] = node.args[1], node.args[0]
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+def fates(chosen: list[Mutant], workers: int) -> Iterator[dict[str, Any]]:
+    """What became of each, as it is known."""
+    import torch  # noqa: F401  # here, so that no child has to
+
+    with TemporaryDirectory() as scratch:
+        places: Queue[Path] = Queue()
+        for number in range(workers):
+            place = Path(scratch) / str(number)
+            shutil.copytree(ROOT / "src/seekling", place / "seekling", ignore=shutil.ignore_patterns("__pycache__"))
+            places.put(place)
+
+        def fate(mutant: Mutant) -> dict[str, Any]:
+            place = places.get()
+            file = place / "seekling" / mutant.file
+            sound = file.read_bytes()
+            file.write_text(mutant.source)
+            try:
+                tests = [str(ROOT / "tests" / test) for test in TESTS[mutant.room]]
+                told = {"selftests": asked(place, _start_up), "suite": asked(place, lambda: _suite(tests))}
+            finally:
+                file.write_bytes(sound)
+                places.put(place)
+            return {k: v for k, v in asdict(mutant).items() if k != "source"} | {"room": mutant.room} | told
+
+        with ThreadPoolExecutor(workers) as pool:
+            yield from pool.map(fate, chosen)
+
+
+def refuse_false_alarms(workers: int) -> None:
+    """Ask about the code as it is. Exits when that is refused: then nothing told of a mutant would mean anything."""
+    sound = [Mutant(f"{room}/__init__.py", 0, "", "", "") for room in ROOMS]
+    wrong = [row for row in fates(sound, workers) if {row["selftests"], row["suite"]} != {"survived"}]
+    if wrong:
+        raise SystemExit(f"the code is refused as it stands: {wrong}")
+
+
+def asked(place: Path, question: Callable[[], int]) -> str:
+    """``killed``, ``raised``, ``hung`` or ``survived``: a child that imports the mutant answers by its exit code."""
+    child = os.fork()
+    if not child:
+        _become(place)
+        os._exit(_answer(question))
+    ends = time.monotonic() + LONGEST_S
+    while time.monotonic() < ends:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            return {0: "survived", 1: "killed"}.get(code, "raised")
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "hung"
+
+
+def _become(place: Path) -> None:
+    """A process group of its own, silent, on one thread, in which ``seekling`` is the mutant."""
+    os.setpgid(0, 0)
+    silence = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(silence, stream)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("seekling", "tests", "bench")]:
+        del sys.modules[name]
+    sys.path[:0] = [str(place), str(ROOT)]
+    os.environ |= {"PYTHONPATH": f"{place}:{ROOT}", "OMP_NUM_THREADS": "1"}
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _answer(question: Callable[[], int]) -> int:
+    try:
+        return question()
+    except BaseException as error:
+        return 1 if type(error).__name__ == "SelfTestFailed" else 2
+
+
+def _start_up() -> int:
+    """The self-tests of a grpo stage, on a small sparse model from nothing and a task of sums; 1 if one refuses."""
+    from seekling.engine.engine import Engine
+    from seekling.learn.presets import OBJECTIVES
+    from seekling.model.config import ModelConfig
+    from seekling.model.decoder import Decoder
+    from seekling.model.lora import reference_of
+    from seekling.selftests import policies, tasks
+    from seekling.selftests.outcome import require
+    from seekling.tasks.registry import build_task
+
+    shape = ModelConfig(vocab_size=64, n_routed_experts=8, initializer_range=0.05)
+    model, task = Decoder(shape).init_weights(0), build_task("arithmetic")
+    prompts = [tuple(3 + (7 * row + 3 * place) % 60 for place in range(4 + row % 3)) for row in range(8)]
+    require(
+        *tasks.of_key(task), tasks.of_split(task), *policies.of_agreement(model, 2, prompts),
+        policies.of_routes(model, 2, prompts), policies.of_delivery(Engine(model, 2), model, prompts),
+        policies.of_reference(model, reference_of(model), 2, prompts),
+        policies.of_invariance(model, 2, prompts, OBJECTIVES["dr_grpo"]),
+        policies.of_stop(model, 2, prompts, OBJECTIVES["dr_grpo"]),
+    )  # fmt: skip
+    return 0
+
+
+def _suite(tests: list[str]) -> int:
+    """pytest's answer, cheapest files first: 1 as soon as one test fails."""
+    import pytest
+
+    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-o", "pythonpath=", *tests])
+    return 1 if code in (1, 2, 3) else int(code)
+
+
+def write(rows: list[dict[str, Any]], seed: int, seconds: float) -> None:
+    """Counts by room and by judge, and who survived."""
+    from bench.zero_tiny import head
+    from seekling.runlog.files import write_json
+
+    def counted(kept: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            judge: {fate: sum(row[judge] == fate for row in kept) for fate in ("killed", "raised", "hung", "survived")}
+            for judge in ("selftests", "suite")
+        }
+
+    told = {"all": counted(rows)} | {room: counted([r for r in rows if r["room"] == room]) for room in ROOMS}
+    survivors = [row for row in rows if row["suite"] == "survived"]
+    about = {"command": "python -m bench.mutants", "count": len(rows), "seed": seed, "seconds": round(seconds, 1)}
+    write_json(RESULT, head() | about | {"fates": told, "survivors": survivors})
+
+
+if __name__ == "__main__":
+    main()

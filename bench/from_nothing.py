@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.zero_tiny import both, ends, head, scored, seekling
 from seekling.runlog.files import read_json, write_json
+from seekling.runlog.ledger import read_ledger
 from seekling.runlog.run import Run
 
 RESULT = Path("bench/results/from-nothing.json")
@@ -36,11 +37,13 @@ def main() -> None:
 
 
 def merge(family: str, row: dict[str, Any]) -> None:
-    """Put one seed's row into the result file, in the place of an earlier one."""
+    """Put one seed's row into the result file, in the place of an earlier one; families stand as in ``FAMILIES``."""
     told = read_json(RESULT) if RESULT.exists() else {"families": {}}
     rows = {kept["seed"]: kept for kept in told["families"].get(family, [])} | {row["seed"]: row}
-    families = told["families"] | {family: [rows[seed] for seed in sorted(rows)]}
-    write_json(RESULT, head() | {"command": "python -m bench.from_nothing", "families": families})
+    known = told["families"] | {family: [rows[seed] for seed in sorted(rows)]}
+    families = {name: known[name] for name in FAMILIES if name in known}
+    asked = {key: row.pop(key) for key in ("problems", "samples")}
+    write_json(RESULT, head() | asked | {"command": "python -m bench.from_nothing", "families": families})
 
 
 def measure(family: str, seed: int) -> dict[str, Any]:
@@ -51,10 +54,13 @@ def measure(family: str, seed: int) -> dict[str, Any]:
     before, after = (read_json(run.stage(stage).folder / "eval.json") for stage in ("base-eval", "zero-eval"))
     controls = read_json(run.stage("controls").folder / "control.json")
     size = str(after["larger_size"])
-    metrics = [record.metrics for record in run.stage("zero").metrics()]
+    records = run.stage("zero").metrics()
     return {
         "seed": seed,
+        "problems": after["problems"],
+        "samples": after["samples"],
         "seconds": round(sum(stage.facts().get("seconds", 0.0) for stage in run.current()), 1),
+        "tokens": sum(entry.tokens for entry in read_ledger(RUNS / name)),
         "base": scored(before),
         "trained": scored(after),
         "by_size": {known: both(before["by_size"], after["by_size"], known) for known in after["by_size"]},
@@ -64,8 +70,9 @@ def measure(family: str, seed: int) -> dict[str, Any]:
             for control, row in controls["controls"].items()
         },
         "blind_at_8": controls["blind_at_8"]["value"],
-        "rewards": [round(figures["reward"], 4) for figures in metrics],
-        "response_length": [round(figures["response_length"], 2) for figures in metrics],
+        "rewards": [round(record.metrics["reward"], 4) for record in records],
+        "held_out": {r.step: round(r.metrics["held_out_pass"], 4) for r in records if "held_out_pass" in r.metrics},
+        "response_length": [round(record.metrics["response_length"], 2) for record in records],
     }
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from bench import objective_tables
+from bench import nothing_tables, objective_tables
 from seekling.model.config import ModelConfig
 from seekling.recipes.config import KINDS
 from seekling.recipes.manifest import Head
@@ -35,6 +35,7 @@ DOCUMENTS = (
     "docs/maths.md",
     "docs/tasks.md",
     "docs/objectives.md",
+    "docs/vllm.md",
 )
 NONE_YET = "no result file yet"
 MARKED = re.compile(r"(<!-- begin (?P<name>[\w-]+): .*? -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
@@ -300,6 +301,23 @@ def vllm(_: Result | None) -> str:
     return table(headings, rows) + (f"\n\n{about}" if found else "")
 
 
+def vllm_sampler(_: Result | None) -> str:
+    """Runs that vLLM's CPU build sampled for, and what was refused."""
+    found = result_of("vllm-sampler") or {}
+    headings = ("model", "steps", "hand-overs", "largest difference after one, nats", "limit", "mismatch KL", "restarts")
+    rows = [
+        [name, str(row["steps"]), str(row["hand_overs"]), f"{row['worst_difference']:.1e}", f"{row['limit']:g}",
+         f"{row['mismatch_kl']:.1e}", str(row["restarts"])]
+        for name in ("dense", "experts") if (row := found.get(name))
+    ]  # fmt: skip
+    if not rows:
+        return NONE_YET
+    refused = look(found, "experts", "refused")
+    said = f"\n\nWith experts, a server that was told to reload and could not be restarted: *{refused}*" if refused else ""
+    about = f"vLLM {found['vllm']}, CPU build, float32; commit `{found['commit']}`, `{found['command']}`."
+    return table(headings, rows) + said + f"\n\n{about}"
+
+
 # --- blocks of settings -----------------------------------------------------------------------------------------------
 
 
@@ -467,6 +485,17 @@ def objective_results(_: Result | None) -> str:
     return "\n\n".join((about, table(*objective_tables.compared(found)), picture, source))
 
 
+def from_nothing(_: Result | None) -> str:
+    """Families outside arithmetic, learned from nothing seed by seed, and their curves in a file beside the page."""
+    found = result_of("from-nothing")
+    if found is None:
+        return table(nothing_tables.HEADINGS, [])
+    picture = "![reward over steps of reinforcement, a panel for each family](from-nothing.svg)"
+    return "\n\n".join(
+        (table(nothing_tables.HEADINGS, nothing_tables.rows(found)), picture, nothing_tables.about(found))
+    )
+
+
 BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "headline": headline,
     "provenance": provenance,
@@ -477,11 +506,13 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "families": families,
     "loading": loading,
     "vllm": vllm,
+    "vllm-sampler": vllm_sampler,
     "audits": audits,
     "sandbox": sandbox,
     "maths": maths,
     "objective-parts": objective_parts,
     "objective-results": objective_results,
+    "from-nothing": from_nothing,
     "head": head,
     "kinds": kinds,
     "groups": group_tables,
@@ -491,8 +522,8 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
 def contents(result: Result | None) -> dict[str, str]:
     """Every generated file as it ought to be: documents, and the pictures they show."""
     texts = {name: render((ROOT / name).read_text(encoding="utf-8"), result) for name in DOCUMENTS}
-    found = result_of("objectives")
-    return texts | ({"docs/objectives.svg": objective_tables.curves(found)} if found else {})
+    pictures = {"objectives": objective_tables.curves, "from-nothing": nothing_tables.curves}
+    return texts | {f"docs/{name}.svg": drawn(found) for name, drawn in pictures.items() if (found := result_of(name))}
 
 
 def main(arguments: Sequence[str]) -> int:

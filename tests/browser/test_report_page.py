@@ -11,6 +11,7 @@ import pytest
 
 from seekling.report.page import write_report
 from tests.fixtures.make_demo_run import make_demo_run
+from tests.unit.test_report import with_curation
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 CHROMIUM = shutil.which("chromium")
@@ -78,7 +79,9 @@ SMALLEST = """() => Math.min(...[...document.querySelectorAll("svg.chart text")]
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(make_demo_run(tmp_path_factory.mktemp("runs") / "demo", pretrain_steps=60, rl_steps=40))
+    run = make_demo_run(tmp_path_factory.mktemp("runs") / "demo", pretrain_steps=60, rl_steps=40)
+    with_curation(run)
+    return write_report(run)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +154,14 @@ def test_the_words_of_a_chart_stay_inside_it_and_can_be_read(visit: Any, width: 
     outside = page.evaluate(OUTSIDE)
     small = page.evaluate(SMALLEST)
     assert not outside and small >= 9.5
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_why_a_problem_was_left_out_and_what_was_forgotten_stand_in_view(visit: Any, width: int) -> None:
+    page = visit(width)
+    for words in ('copy of "a"', "forgotten"):
+        box = page.locator("#problems .what, #forgotten em").filter(has_text=words).first.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
 
 
 def test_everything_is_there_without_scripts(visit: Any) -> None:

@@ -16,8 +16,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+NOTHING: Mapping[int, Any] = MappingProxyType({})
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,12 @@ class Misfortune:
 
     Moments: step (a step was logged), line (any JSONL line), journal (a line of rollouts.jsonl), checkpoint (a file
     or rename of a checkpoint), export (a file of a finished model), sample (rollouts drawn to learn from), eval (or to
-    evaluate).
+    evaluate), sync (anything the disk is waited for), update (an optimizer has changed the weights).
     ``how``: before or after the moment; torn leaves half of what was to be written.
+
+    A disk that is full stays full. An ordinary user has two ways to one: ``room``, from the moment on no file grows
+    beyond so many bytes and what is written is cut there by the system itself (RLIMIT_FSIZE: EFBIG); or ``fails``
+    with "ENOSPC" at sync, where file systems that allocate late say it.
     """
 
     at: str = ""
@@ -36,8 +45,10 @@ class Misfortune:
     send: int = signal.SIGKILL
     again: bool = False  # the signal twice, one after the other
     user: int = 0  # run as this user
-    file_bytes: int = 0  # RLIMIT_FSIZE
-    fails: str = ""  # an errno's name to raise at the moment, in place of a signal
+    file_bytes: int = 0  # RLIMIT_FSIZE from the start
+    room: int = 0  # RLIMIT_FSIZE from the moment on, in place of a signal
+    fails: str = ""  # an errno's name to raise from the moment on, in place of a signal
+    breaks: bool = False  # a weight becomes NaN, in place of a signal
 
 
 @dataclass(frozen=True)
@@ -67,12 +78,38 @@ class Forks:
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
-    def start(self, argv: Sequence[str], cwd: Path, misfortune: Misfortune | None = None) -> Child:
-        """Fork a child and return at once."""
+    def start(
+        self,
+        argv: Sequence[str],
+        cwd: Path,
+        misfortune: Misfortune | None = None,
+        environment: Mapping[str, str] | None = None,
+        call: str = "",
+    ) -> Child:
+        """Fork a child and return at once. ``call`` names ``module:function`` to run in the command line's place."""
         self.count += 1
         files = {name: str(self.folder / f"{self.count}.{name}") for name in ("out", "err", "counts")}
-        asked = {"argv": list(argv), "cwd": str(cwd), "misfortune": asdict(misfortune or Misfortune()), **files}
+        asked = {
+            "argv": list(argv), "cwd": str(cwd), "misfortune": asdict(misfortune or Misfortune()), **files,
+            "environment": dict(environment or {}), "call": call,
+        }  # fmt: skip
         return Child(self, int(self._ask(asked)["pid"]), files)
+
+    def crew(
+        self, argv: Sequence[str], cwd: Path, size: int, misfortunes: Mapping[int, Misfortune] = NOTHING, call: str = ""
+    ) -> list[Child]:
+        """Fork children that work together, as torchrun would start them: nobody watches over them."""
+        self._ask({"import": "seekling.learn.parallel.ranks"})
+        self.count += 1
+        meet = {"SEEKLING_MEET": f"file://{self.folder}/{self.count}.meet", "WORLD_SIZE": str(size)}
+        return [
+            self.start(argv, cwd, misfortunes.get(rank), {**meet, "RANK": str(rank), **LOOPBACK}, call)
+            for rank in range(size)
+        ]
+
+    def run_crew(self, argv: Sequence[str], cwd: Path, size: int, call: str = "") -> list[Ended]:
+        """Fork children that work together and wait for the end of all."""
+        return [child.wait() for child in self.crew(argv, cwd, size, call=call)]
 
     def run(self, argv: Sequence[str], cwd: Path, misfortune: Misfortune | None = None) -> Ended:
         """Fork a child and wait for its end."""
@@ -131,6 +168,10 @@ def serve() -> None:
     _import_all()
     for line in sys.stdin:
         request = json.loads(line)
+        if "import" in request:
+            import_module(request["import"])
+            print("{}", flush=True)
+            continue
         answer = _reap(request) if "wait" in request else {"pid": _fork(request)}
         print(json.dumps(answer), flush=True)
 
@@ -193,6 +234,9 @@ def _child(request: Mapping[str, Any]) -> int:
     _limit(misfortune)
     counts: dict[str, int] = {}
     _probe(misfortune, counts)
+    os.environ.update(request["environment"])
+    if request["call"]:
+        return _call(request["call"], request["argv"], request["counts"])
     sys.argv = ["seekling", *request["argv"]]
     from seekling.cli.main import main
 
@@ -204,25 +248,38 @@ def _child(request: Mapping[str, Any]) -> int:
     return 0
 
 
-def _limit(misfortune: Misfortune) -> None:
+def _leave_room(num_bytes: int) -> None:
     import resource
 
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+
+
+def _call(name: str, argv: Sequence[str], counts: str) -> int:
+    """What a function of the tests returns, as JSON in the place of counts."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    module, _, function = name.partition(":")
+    Path(counts).write_text(json.dumps(getattr(import_module(module), function)(*argv)))
+    return 0
+
+
+def _limit(misfortune: Misfortune) -> None:
     if misfortune.file_bytes:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (misfortune.file_bytes, misfortune.file_bytes))
+        _leave_room(misfortune.file_bytes)
     if misfortune.user:
         os.setgid(misfortune.user)
         os.setuid(misfortune.user)
 
 
 def _probe(misfortune: Misfortune, counts: dict[str, int]) -> None:
-    """Watch the places where a run touches the disk or the sampler."""
+    """Watch the places where a run touches the disk, the sampler or the weights."""
+    from seekling.learn.optim import Optimizers
     from seekling.recipes import evaluate, grpo, policy
     from seekling.recipes.stage import Stage
     from seekling.runlog import files
 
     strike = _striker(misfortune, counts)
-    append, rename, replace, sample, log = (
-        files.Lines.append, Path.rename, Path.replace, policy.sample_groups, Stage.log,
+    append, rename, replace, sample, log, sync, update = (
+        files.Lines.append, Path.rename, Path.replace, policy.sample_groups, Stage.log, os.fsync, Optimizers._update,
     )  # fmt: skip
 
     def appended(self: Any, record: Any, **options: Any) -> None:
@@ -248,41 +305,53 @@ def _probe(misfortune: Misfortune, counts: dict[str, int]) -> None:
     def sampled(moment: str) -> Any:
         return lambda *given, **options: strike([moment], lambda: sample(*given, **options), lambda: None)
 
+    def updated(self: Any, step: int) -> None:
+        update(self, step)
+        strike(["update"], lambda: None, lambda: None, next(iter(self.names)).data)
+
     def logged(*given: Any, **options: Any) -> Any:
         return strike(["step"], lambda: log(*given, **options), lambda: None)
 
     files.Lines.append = appended  # type: ignore[method-assign]
     Path.rename, Path.replace = moved(rename), moved(replace)  # type: ignore[method-assign]
     grpo.sample_groups, evaluate.sample_groups = sampled("sample"), sampled("eval")
-    Stage.log = logged  # type: ignore[method-assign]
+    Stage.log, Optimizers._update = logged, updated  # type: ignore[method-assign]
+    os.fsync = lambda handle: strike(["sync"], lambda: sync(handle), lambda: None)
 
 
 def _striker(misfortune: Misfortune, counts: dict[str, int]) -> Any:
-    def strike(moments: Sequence[str], act: Any, half: Any) -> Any:
+    def strike(moments: Sequence[str], act: Any, half: Any, weight: Any = None) -> Any:
         for moment in moments:
             counts[moment] = counts.get(moment, 0) + 1
-        due = misfortune.at in moments and counts[misfortune.at] == misfortune.number
-        if due and misfortune.how != "after":
+        count = counts[misfortune.at] if misfortune.at in moments else 0
+        is_due = count == misfortune.number or bool(misfortune.fails and count > misfortune.number)
+        if is_due and misfortune.how != "after":
             if misfortune.how == "torn":
                 half()
-            _befall(misfortune)
+            _befall(misfortune, weight)
         result = act()
-        if due and misfortune.how == "after":
-            _befall(misfortune)
+        if is_due and misfortune.how == "after":
+            _befall(misfortune, weight)
         return result
 
     return strike
 
 
-def _befall(misfortune: Misfortune) -> None:
+def _befall(misfortune: Misfortune, weight: Any) -> None:
     if misfortune.fails:
         import errno
 
         number = getattr(errno, misfortune.fails)
         raise OSError(number, os.strerror(number))
+    if misfortune.room:
+        return _leave_room(misfortune.room)
+    if misfortune.breaks:
+        weight[..., 0] = float("nan")
+        return None
     os.kill(os.getpid(), misfortune.send)
     if misfortune.again:
         os.kill(os.getpid(), misfortune.send)
+    return None
 
 
 if __name__ == "__main__":

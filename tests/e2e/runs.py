@@ -40,6 +40,12 @@ def metrics(stage_folder: Path) -> list[tuple[int, int, float, dict[str, Any]]]:
     return timeless
 
 
+def newest_checkpoint(stage_folder: Path) -> dict[str, bytes]:
+    """Every byte from which a stage would go on: weights, biases, optimizer, what its guard remembers, its best."""
+    found = sorted((stage_folder / "checkpoints").glob("step-*"))
+    return {f"{file.parent.name}/{file.name}": file.read_bytes() for place in found[-1:] for file in place.iterdir()}
+
+
 def work(costs: dict[str, Cost]) -> dict[str, tuple[int, float]]:
     """Tokens and FLOPs per stage."""
     return {name: (cost.tokens, cost.flops) for name, cost in costs.items()}
@@ -56,6 +62,7 @@ def assert_same_result(run: Path, uninterrupted: Path) -> None:
             assert not (theirs / file).exists() or (ours / file).read_bytes() == (theirs / file).read_bytes(), file
         for file in ("eval.json", "control.json"):
             assert not (theirs / file).exists() or (ours / file).read_bytes() == (theirs / file).read_bytes(), file
+        assert newest_checkpoint(ours) == newest_checkpoint(theirs), name
         assert metrics(ours) == metrics(theirs), name
         assert StageFolder(ours).facts()["figures"] == StageFolder(theirs).facts()["figures"], name
         assert StageFolder(ours).facts()["state"] == "done"

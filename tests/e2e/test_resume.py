@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from seekling.runlog.ledger import kept, read_ledger, spent
 from seekling.runlog.run import Run
@@ -19,11 +24,13 @@ from tests.e2e.runs import (
     assert_same_result,
     assert_whole_lines,
     copied,
+    metrics,
     only,
     seconds_of,
     stage,
     work,
 )
+from tests.fixtures.endpoint import endpoint
 
 SHORT = ["run", "toy.toml", "base.steps=8", "base.checkpoint_every=2"]
 """Pretraining alone: short enough to be killed forty times."""
@@ -57,45 +64,96 @@ def before_zero(forks: Forks, reinforced: Path, tmp_path_factory: pytest.TempPat
 
 @dataclass(frozen=True)
 class Point:
-    """Where a run is killed: at a moment of the disk or the loop, or (``after_s``) whenever a clock says."""
+    """What befalls a run, and where: at a moment of the disk or the loop, or (``after_s``) whenever a clock says.
+
+    ``what``: kill (SIGKILL), term (SIGTERM), full (the disk, from there on), cut (SIGKILL, and the newest file loses
+    its end).
+    """
 
     at: str
     number: int
-    how: str
+    how: str = "before"
     after_s: float = 0.0
+    what: str = "kill"
+    room: int = 0
 
     def __str__(self) -> str:
-        return f"{self.after_s:.2f}s" if self.after_s else f"{self.how}-{self.at}-{self.number}"
+        where = f"{self.after_s:.2f}s" if self.after_s else f"{self.how}-{self.at}-{self.number}"
+        return f"{self.what}-{where}{f'-{self.room}' if self.room else ''}"
+
+    @property
+    def misfortune(self) -> Misfortune:
+        if self.what == "full":
+            fails = "" if self.room else "ENOSPC"
+            return Misfortune(self.at, self.number, room=self.room, fails=fails)
+        return Misfortune(self.at, self.number, self.how, signal.SIGTERM if self.what == "term" else signal.SIGKILL)
+
+
+WHATS = ("kill", "term", "full", "cut")
 
 
 def points(name: str, moments: dict[str, int], seconds: float, count: int = 40) -> list[object]:
-    """``count`` seeded points, each kind of moment in turn; by default a tenth, one of each kind."""
-    rng, kinds = Random(f"kill/{name}"), [*moments, "clock"]
-    made = []
-    for index in range(count):
-        kind = kinds[index % len(kinds)]
-        how = rng.choice(("before", "torn", "after"))
-        clock = rng.uniform(0.05, seconds) if kind == "clock" else 0.0
-        made.append(Point(kind, rng.randint(1, moments.get(kind, 1)), how, clock))
-    tenth = {kinds.index(kind) + len(kinds) * rng.randrange(count // len(kinds)) for kind in kinds}
+    """``count`` seeded points, what befalls in turn; by default a tenth, one of each."""
+    rng = Random(f"kill/{name}")
+    made = [_point(WHATS[index % len(WHATS)], rng, moments, seconds) for index in range(count)]
+    tenth = {place + len(WHATS) * rng.randrange(count // len(WHATS)) for place in range(len(WHATS))}
     return [
         pytest.param(point, id=f"{index:02d}-{point}", marks=[] if index in tenth else [pytest.mark.soak])
         for index, point in enumerate(made)
     ]
 
 
-def killed(forks: Forks, argv: list[str], folder: Path, point: Point) -> Ended:
-    """Run until the point, or the end where the clock came too late."""
+def _point(what: str, rng: Random, moments: dict[str, int], seconds: float) -> Point:
+    if what == "full":
+        at = rng.choice(("sync", *moments))
+        number = rng.randint(1, moments.get(at, 2 * moments["checkpoint"]) * 2 // 3)  # something is yet to be written
+        return Point(at, number, what=what, room=0 if at == "sync" else rng.randint(4_000, 150_000))
+    at = rng.choice(("clock", *moments))
+    if at == "clock" and what != "cut":
+        return Point(at, 1, after_s=rng.uniform(0.05, seconds), what=what)
+    at = rng.choice(("checkpoint", *moments)) if at == "clock" else at
+    how = rng.choice(("before", "after") if what == "term" else ("before", "torn", "after"))  # torn is of the dead
+    return Point(at, rng.randint(1, moments[at]), how, what=what)
+
+
+def befallen(forks: Forks, argv: list[str], folder: Path, point: Point) -> None:
+    """Run until the point, or the end where the clock came too late, and look how it ended."""
+    began = time.time_ns()
     if not point.after_s:
-        return forks.run(argv, folder, Misfortune(point.at, point.number, point.how))
-    child = forks.start(argv, folder)
-    time.sleep(point.after_s)
-    child.send(signal.SIGKILL)
-    return child.wait()
+        ended = forks.run(argv, folder, point.misfortune)
+    else:
+        child = forks.start(argv, folder)
+        time.sleep(point.after_s)
+        child.send(signal.SIGTERM if point.what == "term" else signal.SIGKILL)
+        ended = child.wait()
+    in_time = {"kill": [-signal.SIGKILL], "cut": [-signal.SIGKILL], "term": [130, 0], "full": [2]}[point.what]
+    # A clock may come before the command listens, or when all is done; the last stage's end is no stop.
+    assert ended.code in [*in_time, *([0, -signal.SIGTERM] if point.after_s else [])], ended.said
+    if point.what == "full":
+        assert "the disk is full" in ended.said and "run the same command again" in ended.said
+        assert not list((folder / RUN).rglob("*.tmp")), "what could not be written takes no room"
+    if point.what == "cut":
+        cut_newest(folder / RUN, Random(str(point)), began)
+
+
+def cut_newest(run: Path, rng: Random, since_ns: int) -> None:
+    """The newest file written since then loses its end: a log in its last line, a checkpoint's file anywhere."""
+    logs, parts = list(run.rglob("*.jsonl")), list(run.rglob("checkpoints/step-*/*"))
+    written = {file.stat().st_mtime_ns: file for file in [*logs, *parts] if file.stat().st_size}
+    written = {when: file for when, file in written.items() if when > since_ns}
+    for file in [written[max(written)]] if written else []:
+        data = file.read_bytes()
+        begins = data.rstrip(b"\n").rfind(b"\n") + 1 if file in logs else 0
+        file.write_bytes(data[: rng.randrange(begins, len(data))])
+
+
+def killed(forks: Forks, argv: list[str], folder: Path, point: Point) -> Ended:
+    """Run until the point."""
+    return forks.run(argv, folder, point.misfortune)
 
 
 PRETRAIN_POINTS = points("pretrain", {"step": 8, "checkpoint": 16, "line": 16}, 0.8)
-GRPO_POINTS = points("grpo", {"step": 6, "checkpoint": 12, "journal": 6}, 0.8)
+GRPO_POINTS = points("grpo", {"step": 6, "checkpoint": 12, "line": 25, "journal": 6, "sample": 6}, 1.5)
 
 
 @pytest.mark.parametrize("point", PRETRAIN_POINTS)
@@ -103,8 +161,7 @@ def test_pretraining_killed_anywhere_ends_equal_to_the_bit(
     forks: Forks, pretrained: Path, tmp_path: Path, point: Point
 ) -> None:
     folder = only(fresh_toy(tmp_path / "toy"), "base")
-    first = killed(forks, SHORT, folder, point)
-    assert first.code == -signal.SIGKILL or point.after_s
+    befallen(forks, SHORT, folder, point)
     again = forks.run(SHORT, folder)
     assert again.code == 0, again.said
     assert_same_result(folder / RUN, pretrained / RUN)
@@ -115,8 +172,7 @@ def test_reinforcement_killed_anywhere_ends_equal_to_the_bit(
     forks: Forks, reinforced: Path, before_zero: Path, tmp_path: Path, point: Point
 ) -> None:
     folder = copied(before_zero, tmp_path / "toy")
-    first = killed(forks, LONG, folder, point)
-    assert first.code == -signal.SIGKILL or point.after_s
+    befallen(forks, LONG, folder, point)
     again = forks.run(LONG, folder)
     assert again.code == 0, again.said
     assert_same_result(folder / RUN, reinforced / RUN)
@@ -285,11 +341,13 @@ def _cut(file: Path) -> None:
         ("weights.safetensors", _flip),
         ("optimizer.safetensors", _cut),
         ("weights.safetensors", Path.unlink),
+        ("weights.safetensors", lambda file: file.write_bytes(b"")),
         ("state.json", Path.unlink),
         ("state.json", _cut),
+        ("state.json", lambda file: file.write_text(file.read_text().replace('"next_step": 4', '"next_step": 5'))),
         ("state.json", lambda file: file.write_text("[]")),
     ],
-    ids=["flipped bit", "cut short", "file gone", "state gone", "state cut", "state of another shape"],
+    ids=["flipped bit", "cut short", "gone", "empty", "no state", "state cut", "another step", "another shape"],
 )  # fmt: skip
 def test_a_damaged_newest_checkpoint_falls_back_and_still_ends_equal(
     forks: Forks, reinforced: Path, before_zero: Path, tmp_path: Path, file: str, damage: object
@@ -344,3 +402,125 @@ def test_seconds_of_a_stage_cover_its_sessions_and_no_more_than_the_clock(
     assert last.seconds == pytest.approx(own, rel=0.2), "a step's seconds are those of drawing and learning together"
     assert seconds_of(entries, stage(folder / RUN, "zero").folder.name) < elapsed + first
     assert_ledger_adds_up(folder / RUN)
+
+
+# --- skipped, broken, best --------------------------------------------------------------------------------------------
+
+
+def test_spikes_are_skipped_alike_whenever_the_run_is_killed(forks: Forks, tmp_path: Path) -> None:
+    """What is usual is a median of the steps before: killed, it is the same one."""
+    command = ["run", "toy.toml", "base.checkpoint_every=12", "base.optim.spike=0.7", "base.optim.max_skipped=40"]
+    whole, broken = (only(fresh_toy(tmp_path / name), "base") for name in ("whole", "broken"))
+    ended = forks.run(command, whole)
+    assert ended.code == 0
+    skipped = [figures["skipped"] for *_, figures in metrics(stage(whole / RUN, "base").folder)]
+    assert 2 < sum(skipped) < 20 and not any(skipped[:20])
+    assert ended.said.count("an update is skipped: its gradient norm") == sum(skipped)
+    assert stage(whole / RUN, "base").facts()["figures"]["skipped"] == sum(skipped)
+    for point in (Point("step", 30, "after"), Point("checkpoint", 4, "torn"), Point("step", 3, "before")):
+        assert killed(forks, command, broken, point).code == -signal.SIGKILL
+    assert forks.run(command, broken).code == 0
+    assert_same_result(broken / RUN, whole / RUN)
+
+
+def test_skipped_updates_leave_weights_biases_and_optimizer_as_they_were(forks: Forks, tmp_path: Path) -> None:
+    """From step 20 on every update is called a spike."""
+    few = ["base.steps=25", "base.checkpoint_every=5", "base.optim.spike=1e-9", "base.optim.max_skipped=9"]
+    folder = only(fresh_toy(tmp_path / "toy"), "base")
+    ended = forks.run([*LONG, *few], folder)
+    assert ended.code == 0, ended.said
+    before, after = (stage(folder / RUN, "base").folder / f"checkpoints/step-{step:07d}" for step in (20, 25))
+    for file in ("weights.safetensors", "optimizer.safetensors"):
+        assert (before / file).read_bytes() == (after / file).read_bytes(), file
+    biases = [name for name in load_file(after / "weights.safetensors") if name.endswith("e_score_correction_bias")]
+    assert biases, "they move by a rule of their own, and must not here"
+
+
+def test_too_many_skipped_in_a_row_end_the_run_with_a_letter_each_time(forks: Forks, tmp_path: Path) -> None:
+    folder = only(fresh_toy(tmp_path / "toy"), "base")
+    for _ in range(2):
+        ended = forks.run([*LONG, "base.optim.spike=0.01", "base.optim.max_skipped=3"], folder)
+        assert ended.code == 2 and "Traceback" not in ended.said
+        assert "4 updates in a row were skipped, the last at step 23" in ended.err and "learning rate" in ended.err
+
+
+def test_weights_that_broke_are_left_behind_and_the_update_with_them(forks: Forks, tmp_path: Path) -> None:
+    """Broken in step 2, by two ways: the second run was killed before, and broke when it did that step again."""
+    one, other = (only(fresh_toy(tmp_path / name), "base") for name in ("one", "other"))
+    ended = forks.run(SHORT, one, Misfortune("update", 3, breaks=True))
+    assert ended.code == 0, ended.said
+    assert "update 2 left weights that are not finite numbers; back to the last checkpoint" in ended.said
+    skipped = [figures["skipped"] for *_, figures in metrics(stage(one / RUN, "base").folder)]
+    assert skipped == [0, 0, 1, 0, 0, 0, 0, 0]
+    assert killed(forks, SHORT, other, Point("step", 4, "after")).code == -signal.SIGKILL
+    assert forks.run(SHORT, other, Misfortune("update", 1, breaks=True)).counts["step"] == 6
+    assert_same_result(other / RUN, one / RUN)
+
+
+def test_a_run_killed_after_its_weights_broke_still_leaves_that_update_out(
+    forks: Forks, reinforced: Path, before_zero: Path, tmp_path: Path
+) -> None:
+    one, other = (copied(before_zero, tmp_path / name) for name in ("one", "other"))
+    for folder in (one, other):
+        (stage(folder / RUN, "zero").folder / "checkpoints").mkdir()
+        (stage(folder / RUN, "zero").folder / "checkpoints/barred.json").write_text("[3]")
+    assert forks.run(LONG, one).code == 0
+    for point in (Point("step", 4, "after"), Point("journal", 1, "after")):
+        assert killed(forks, LONG, other, point).code == -signal.SIGKILL
+    assert forks.run(LONG, other).code == 0
+    assert_same_result(other / RUN, one / RUN)
+    skipped = [figures["skipped"] for *_, figures in metrics(stage(other / RUN, "zero").folder)]
+    assert skipped == [0, 0, 0, 1, 0, 0]
+    rollouts = [(stage(folder / RUN, "zero").folder / "rollouts.jsonl").read_bytes() for folder in (one, reinforced)]
+    assert rollouts[0] != rollouts[1], "the policy is another one from there on"
+
+
+def test_the_best_is_exported_to_the_bit_whenever_the_run_is_killed(
+    forks: Forks, before_zero: Path, tmp_path: Path
+) -> None:
+    command = [*LONG, "zero.export=best", "zero.held_out_every=2", "zero.keep=1", "zero.optim.lr=0.003"]
+    whole, broken = (copied(before_zero, tmp_path / name) for name in ("whole", "broken"))
+    assert forks.run(command, whole).code == 0
+    for point in (Point("step", 3, "after"), Point("checkpoint", 2, "after"), Point("export", 2, "before")):
+        assert killed(forks, command, broken, point).code == -signal.SIGKILL
+    assert forks.run(command, broken).code == 0
+    assert_same_result(broken / RUN, whole / RUN)
+    folder = stage(whole / RUN, "zero").folder
+    passes = {step + 1: figures["held_out_pass"] for step, *_, figures in metrics(folder)[1::2]}
+    best = max(passes, key=lambda step: (passes[step], step))
+    assert (folder / f"checkpoints/step-{best:07d}").is_dir()
+    saved = load_file(folder / f"checkpoints/step-{best:07d}/weights.safetensors")
+    exported = load_file(folder / "model/model.safetensors")
+    assert torch.equal(exported["model.embed_tokens.weight"], saved["embed_tokens.weight"])
+    assert best < 6, "else nothing is shown"
+
+
+# --- a judge ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_what_a_judge_said_is_kept_whenever_the_run_is_killed(
+    forks: Forks, before_zero: Path, tmp_path: Path, how: str
+) -> None:
+    """It would answer otherwise each time: so it must be asked each question once, and its answers replayed."""
+
+    def whimsical(body: dict[str, Any]) -> str:
+        found = re.search(r"<<question ([0-9a-f]+)>>", body["messages"][1]["content"])
+        assert found
+        return json.dumps({"number": found[1], "points": len(heard.bodies) % 11})
+
+    with endpoint(whimsical) as heard:
+        folder = copied(before_zero, tmp_path / "toy")
+        judge = f'{{ weight = 1.0, model = "j", url = "{heard.url}", cache = "{tmp_path / "cache"}" }}'
+        manifest = (folder / "toy.toml").read_text()
+        rubric = "rubric = { accuracy = 1.0, format = 0.5 }"
+        assert rubric in manifest
+        (folder / "toy.toml").write_text(manifest.replace(rubric, f"rubric = {{ accuracy = 1.0, judge = {judge} }}"))
+        assert forks.run(LONG, folder, Misfortune("journal", 4, how)).code == -signal.SIGKILL
+        journal = stage(folder / RUN, "zero").folder / "rollouts.jsonl"
+        before = journal.read_bytes()
+        assert forks.run(LONG, folder).code == 0
+    assert before and journal.read_bytes().startswith(before)
+    assert len(journal.read_text().splitlines()) == 6
+    asked = [json.dumps(body["messages"]) for body in heard.bodies]
+    assert asked and len(set(asked)) == len(asked), "a question is asked once, killed or not"

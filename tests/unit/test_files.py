@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from seekling.errors import UserError
 from seekling.runlog import files
@@ -15,7 +18,9 @@ from seekling.runlog.files import (
     Lines,
     disk_error,
     is_locked,
+    line_at,
     locked,
+    placed_lines,
     read_json,
     read_lines,
     read_records,
@@ -105,6 +110,29 @@ def test_a_line_that_lacks_what_a_record_needs_is_named(tmp_path: Path) -> None:
     file.write_text(f'{json.dumps(good)}\n{{"step":2}}\n')
     with pytest.raises(UserError, match="line 2 of"):
         list(read_records(file, StepRecord))
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=20), max_size=8), st.integers(0, 30))
+def test_every_whole_line_is_found_again_where_it_was_said_to_be(said: list[str], tear: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "log.jsonl"
+        lines = [json.dumps({"said": text}, ensure_ascii=False) + "\n" for text in said]
+        file.write_bytes("".join(lines).encode()[: -tear or None])
+        placed = list(placed_lines(file))
+        assert [record for _, record in placed] == list(read_lines(file))
+        assert [line_at(file, place) for place, _ in placed] == [record for _, record in placed]
+
+
+def test_a_line_that_is_gone_is_a_letter(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    file.write_text('{"step":1}\n{"step":2}\n')
+    (_, _), (place, _) = placed_lines(file)
+    file.write_text('{"step":1}\n')
+    with pytest.raises(UserError, match="has changed while it was in use"):
+        line_at(file, place)
+    file.unlink()
+    with pytest.raises(UserError, match="has changed while it was in use"):
+        line_at(file, place)
 
 
 def test_no_file_has_no_lines(tmp_path: Path) -> None:

@@ -68,8 +68,9 @@ def read(model: Any, dtype: torch.dtype, *, wanted: bool = False, **how: Any) ->
 
 
 def in_chunks(patch: pytest.MonkeyPatch, rows: int) -> None:
-    """Let no more than so many float32 logits be made at a time."""
-    patch.setattr(logps, "CHUNK_BYTES", rows * VOCAB * 4)
+    """Let the logits of no more than so many predictions be made at a time."""
+    patch.setattr(logps, "CHUNK_BYTES", 0)
+    patch.setattr(logps, "rows_per_chunk", lambda *_: rows)
 
 
 def alike(ours: list[Tensor], plain: list[Tensor], values: float, grads: float) -> None:
@@ -220,7 +221,25 @@ def test_a_batch_that_fits_makes_its_logits_once() -> None:
     assert ours.count - plain.count < 25  # what choosing and laying out again takes, however large the model
 
 
-def test_chunks_are_counted_in_bytes_and_never_empty() -> None:
-    assert rows_per_chunk(151_936) == logps.CHUNK_BYTES // (4 * 151_936) > 100
-    assert rows_per_chunk(VOCAB, 8) == logps.CHUNK_BYTES // (8 * VOCAB)
-    assert rows_per_chunk(2**40) == 1
+def test_chunks_are_counted_in_bytes_grow_with_the_head_and_are_never_empty() -> None:
+    token = 151_936 * 4
+    assert rows_per_chunk(151_936, 4, 64 * token) == logps.CHUNK_BYTES // token > 50
+    assert rows_per_chunk(151_936, 4, 800 * token) == 200
+    assert rows_per_chunk(151_936, 4, 8000 * token) == 4 * logps.CHUNK_BYTES // token
+    assert rows_per_chunk(151_936, 8, 0) == logps.CHUNK_BYTES // (2 * token)
+    assert rows_per_chunk(2**40, 4, 0) == 1
+
+
+def test_a_long_batch_is_read_in_chunks_and_a_short_one_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (states_BTD, targets_BT, _, _) = decoder(torch.float32), drawn(torch.float32)
+    asked: list[int] = []
+    logits = model.logits
+    model.logits = lambda states: (asked.append(len(states)), logits(states))[1]  # type: ignore[method-assign]
+    for room, whole in (
+        (targets_BT.numel() * VOCAB * 4, [targets_BT.numel()]),
+        (targets_BT.numel() * VOCAB * 4 - 1, []),
+    ):
+        monkeypatch.setattr(logps, "CHUNK_BYTES", room)
+        asked.clear()
+        cross_entropy(model, states_BTD, targets_BT)
+        assert asked == whole

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from seekling.learn.batch import Batch, Text, pack
 from seekling.learn.config import Optim
+from seekling.learn.guard import KNOWN, Broken
 from seekling.learn.lanes import Lanes
 from seekling.learn.optim import Muon, Optimizers, is_matrix, orthogonalise, schedule_share
-from seekling.learn.update import move_biases, step, text_loss
+from seekling.learn.update import Loss, move_biases, step, text_loss
 from seekling.model.decoder import Decoder
 from seekling.model.lora import adapters, add_adapters, keep_trained
 from seekling.model.weights import load_tensors, save_tensors
@@ -259,9 +260,47 @@ def test_gradients_are_clipped_to_the_limit_and_only_then(limit: float) -> None:
     layer.weight.grad = torch.tensor([[3.0, 0.0, 4.0]])
     seen: list[Tensor] = []
     optimizers.all[0].register_step_pre_hook(lambda *_: seen.append(layer.weight.grad.clone()))
-    assert optimizers.step(0) == pytest.approx(5)
+    assert optimizers.step(0) == {"grad_norm": pytest.approx(5), "skipped": 0}
     assert float(seen[0].norm()) == pytest.approx(min(5, limit), rel=1e-3)
     assert layer.weight.grad is None, "gradients are cleared"
+
+
+def everything(model: Decoder, optimizers: Optimizers) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in {**model.state_dict(), **optimizers.tensors()}.items()}
+
+
+@pytest.mark.parametrize("matrices", ["muon", "adamw"])
+@pytest.mark.parametrize("harm", ["loss", "one gradient", "spike"])
+def test_a_skipped_update_leaves_weights_and_optimizer_to_the_bit_as_they_were(matrices: str, harm: str) -> None:
+    model = build(SHAPES["v3"])
+    optimizers = Optimizers(model, Optim(matrices=matrices, spike=3.0), 40)
+    trained(model, optimizers, range(KNOWN))
+    before = everything(model, optimizers)
+
+    def harmed(model: Decoder, part: Batch) -> Loss:
+        good = LOSS(model, part)
+        if harm == "loss":
+            return Loss(good.value, good.sums | {"loss": torch.tensor(math.nan)})
+        if harm == "spike":
+            return Loss(good.value * 1000, good.sums)
+        norm = model.norm.weight  # the loss is finite, its gradient is not: the slope of a root at 0
+        return Loss(good.value + (norm[0] - norm[0].detach()).clamp(min=0).sqrt(), good.sums)
+
+    totals = step(model, optimizers, batch(), harmed, step_index=KNOWN)
+    assert totals["skipped"] == 1 and optimizers.guard.in_a_row == 1 and len(optimizers.guard.faults) == 1
+    after = everything(model, optimizers)
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    assert all(p.grad is None for p in model.parameters())
+    assert trained(model, optimizers, range(KNOWN + 1, KNOWN + 2))["skipped"] == 0
+    assert not torch.equal(model.head_VD, before["lm_head.weight"])
+
+
+def test_an_update_that_breaks_the_weights_is_told_with_its_number() -> None:
+    model = build(SHAPES["v3"])
+    optimizers = Optimizers(model, Optim(warmup_steps=0, lr=1e38), 4)
+    with pytest.raises(Broken) as broken:
+        trained(model, optimizers, range(2, 4))
+    assert broken.value.step in (2, 3)
 
 
 def test_a_step_makes_the_loss_smaller() -> None:

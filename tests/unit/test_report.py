@@ -486,7 +486,22 @@ def test_the_page_tells_what_was_left_out_and_why(run: Path) -> None:
     page = render_report(run)
     assert "kept 38 of 40 problems" in page
     assert "&lt;1+2&gt;" in page and "copy of &#34;a&#34;" in page, "what a problem says is text, never markup"
-    assert 'href="#problems"' in page and ">0-0.5</th>" in page and ">35</td>" in page
+    assert 'href="#problems"' in page and ">0-0.5</th><td class=\"n\">35</td>" in page
+
+
+def test_a_long_step_shows_a_few_of_its_cases_and_an_empty_one_its_count(run: Path) -> None:
+    with_curation(run)
+    file = of(run, "zero", "curate.json")
+    told = json.loads(file.read_text())
+    cases = [{"prompt": f"case {n}.", "why": "twice"} for n in range(9)]
+    told["steps"] = [
+        {"name": "copies", "before": 40, "removed": 9, "examples": cases},
+        {"name": "answer keys", "before": 31, "removed": 0, "examples": []},
+    ]
+    file.write_text(json.dumps(told))
+    page = render_report(run)
+    assert [n for n in range(9) if f"case {n}." in page] == [0, 1, 2, 3] and 'rowspan="4">copies<' in page
+    assert 'rowspan="1">answer keys</th><td class="n" rowspan="1">31</td>' in page
 
 
 def test_a_set_is_forgotten_when_the_whole_interval_lies_below_zero(run: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from seekling.errors import UserError
 from seekling.records import StepRecord
+from seekling.runlog import files
 from seekling.runlog.files import Lines, write_json
 from seekling.runlog.run import (
     Journal,
@@ -95,6 +97,45 @@ def test_the_journal_recalls_what_an_earlier_session_wrote(tmp_path: Path) -> No
     last = Journal(tmp_path)
     assert last.recall(2) == {"step": 2, "groups": [3]}
     last.close()
+
+
+def test_a_long_journal_stays_on_the_disk(tmp_path: Path) -> None:
+    """A step's line may be megabytes; what is held of it is where it begins."""
+    journal, blob = Journal(tmp_path), "x" * 2**20
+    for step in range(32):
+        journal.write(step, {"groups": [step, blob]})
+    journal.close()
+    tracemalloc.start()
+    again = Journal(tmp_path)
+    held, peak = tracemalloc.get_traced_memory()
+    recalled = again.recall(17)
+    tracemalloc.stop()
+    again.close()
+    assert held < 2**20 and peak < 8 * 2**20
+    assert recalled is not None and recalled["groups"] == [17, blob]
+
+
+def test_of_a_step_journaled_twice_the_last_counts_in_any_order(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for step, said in ((3, "a"), (1, "b"), (3, "c"), (2, "ü")):
+        journal.write(step, {"groups": [said]})
+    journal.close()
+    with (tmp_path / "rollouts.jsonl").open("a") as handle:
+        handle.write('{"step":[1]}\n{"groups":[]}\n')
+    again = Journal(tmp_path)
+    found = [again.recall(step) for step in (1, 2, 3, 4)]
+    again.close()
+    assert [line and line["groups"] for line in found] == [["b"], ["ü"], ["c"], None]
+
+
+def test_metrics_outlive_the_checkpoint_that_speaks_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, waited = MetricLog(tmp_path), list[int]()
+    monkeypatch.setattr(files.os, "fsync", waited.append)
+    log.write(StepRecord(0, 0, 0.1, 5, 1.0, {}))
+    assert not waited, "a step does not wait for the disk"
+    log.sync()
+    assert len(waited) == 1
+    log.close()
 
 
 def test_runs_are_listed_oldest_first_and_measured(tmp_path: Path) -> None:

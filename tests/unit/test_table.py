@@ -17,7 +17,7 @@ TASK = Table()
 
 
 def arrows(text: str) -> dict[str, str]:
-    return dict(word.split(">") for word in text.split())
+    return {word[0]: word[1] for word in text.split()}
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -46,25 +46,28 @@ def test_the_expert_follows_one_arrow_at_a_time(seed: int) -> None:
     lines = TASK.trace(problem, Random(seed), "expert").split("<think>")[1].split("</think>")[0].split("\n")
     table = arrows(problem.prompt.partition("; ")[0])
     for line, start in zip(lines, problem.info["starts"], strict=True):
-        way = line.split(">")
-        assert way[0] == start and len(way) == problem.size + 1
-        assert all(table[one] == other for one, other in pairwise(way))
+        first, *way = line.split()
+        assert first == start and len(way) == problem.size
+        assert all(table[one] == other for one, other in way)
+        assert all(arrow[-1] == following[0] for arrow, following in pairwise([first, *way]))
 
 
 def test_the_careless_take_half_the_steps_and_land_elsewhere_about_as_often_as_slip_says() -> None:
     problem = TASK.draw(Random(1), 4)
     traces = [TASK.trace(problem, Random(seed), "careless") for seed in range(200)]
-    assert all(re.search(r"<think>\w>\w>\w\n\w>\w>\w</think>", trace) for trace in traces)
+    assert all(re.search(r"<think>\w \w\w \w\w\n\w \w\w \w\w</think>", trace) for trace in traces)
     right = sum(f"<answer>{problem.answer}<" in trace for trace in traces)
     assert right < 20, "four double steps, each going wrong seven times in ten"
     sure = Table(slip=0).trace(problem, Random(0), "careless")
     assert f"<answer>{problem.answer}<" in sure
 
 
-def test_facts_show_a_table_and_read_it() -> None:
+def test_facts_show_a_table_and_single_steps_in_it() -> None:
     for seed in range(10):
         shown, *rows = TASK.facts(Random(seed), 5).split("\n")
-        assert len(rows) == 5 and all(row.split(">")[1] == arrows(shown)[row[0]] for row in rows)
+        pairs = [row.split() for row in rows]
+        assert len(pairs) == 5 and all(place == one[0] and one[1] == other[0] for place, one, other in pairs)
+        assert {arrow for _, *both in pairs for arrow in both} <= set(shown.split())
 
 
 def test_the_order_in_which_rows_are_shown_does_not_make_another_problem() -> None:

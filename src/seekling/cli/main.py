@@ -85,6 +85,23 @@ def run(
 
 
 @app.command()
+def fit(
+    manifest: Annotated[str, typer.Argument(help="A .toml file, a built-in name (zero-tiny), or a run directory.")],
+    settings: Annotated[list[str] | None, typer.Argument(help="Changes, e.g. zero.packing.passes=8")] = None,
+    device_memory: Annotated[str, typer.Option(help="Of the device it will run on, e.g. 80GiB (default: here).")] = "",
+    prompt_tokens: Annotated[int, typer.Option(min=0, help="The longest prompt; 0: what a row has left.")] = 0,
+    fill: Annotated[float, typer.Option(min=0, max=1, help="Share of packed rows that holds text; 0: seen.")] = 0.0,
+) -> None:
+    """Does it fit: the most memory each training stage will hold, by part. Exits with 1 where one does not fit.
+
+    Nothing is run and no weight is read. What is too large comes with what to change, and what that leaves.
+    """
+    from seekling.cli.fit import fit_command
+
+    raise typer.Exit(fit_command(manifest, settings or [], device_memory, fill=fill, prompt=prompt_tokens))
+
+
+@app.command()
 def runs(
     action: Annotated[
         str, typer.Argument(help="list, or prune RUN to delete stages its manifest no longer names")

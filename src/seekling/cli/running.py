@@ -5,23 +5,34 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seekling.cli.progress import Progress, duration
 from seekling.errors import UserError
-from seekling.recipes.manifest import load_manifest
+from seekling.recipes.manifest import Manifest, load_manifest
+from seekling.workers import crew
+from seekling.workers.crew import member
+
+LETTERS = (2, 3, 4, 130)
+"""Exit statuses of a run that has told its person why it ends."""
 
 
 def run_command(name_or_file: str, overrides: Sequence[str], name: str, runs: Path) -> int:
     """Run a manifest. Returns the exit code: 0, or 130 when someone stopped it."""
     manifest = load_manifest(name_or_file, overrides)
+    if (who := member()) is None and manifest.head.processes > 1:
+        return _run_crew(manifest.head.processes)
+    crew.tie()
     folder = Path(name_or_file) if is_run(name_or_file) and not name else runs / (name or manifest.head.name)
     from seekling.recipes.pipeline import Watcher, run_manifest
     from seekling.recipes.stage import Interrupted
     from seekling.report.page import write_report
 
+    if who and who.rank:
+        return _follow(manifest, folder)
     with Progress() as progress, _stops() as stop_requested:
         watcher = Watcher(progress.tell, progress.warn, stop_requested, progress.begin)
         try:
@@ -36,6 +47,36 @@ def run_command(name_or_file: str, overrides: Sequence[str], name: str, runs: Pa
             raise
     _farewell(folder, write_report(folder), runs)
     return 0
+
+
+def _follow(manifest: Manifest, folder: Path) -> int:
+    """What a process other than the first does: what it is told, without a word. The first decides when to stop."""
+    from seekling.recipes.pipeline import Watcher, run_manifest
+    from seekling.recipes.stage import Interrupted
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        run_manifest(manifest, folder, Watcher(lambda *told: None, lambda text: None))
+    except Interrupted:
+        return 130
+    return 0
+
+
+def _run_crew(size: int) -> int:
+    """The same command as so many processes. Raises UserError when one died without a word of its own."""
+    command = [sys.executable, "-P", "-m", "seekling.cli.main", *sys.argv[1:]]
+    ended = crew.run(command, size, LETTERS)
+    if ended.rank == 0 and ended.status >= 0:
+        return ended.status
+    if ended.said:
+        print(ended.said, file=sys.stderr)
+    how = f"was killed by signal {-ended.status}" if ended.status < 0 else f"ended with status {ended.status}"
+    raise UserError(
+        f"process {ended.rank} of {size} {how}; the others were ended",
+        where="its last words stand above" if ended.said else "",
+        next_step="The same command goes on from the last checkpoint.",
+    )
 
 
 def is_run(name: str) -> bool:

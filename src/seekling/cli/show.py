@@ -19,6 +19,8 @@ from seekling.runlog.run import Run, delete_folder, folder_bytes, list_runs, sta
 HEADLINES = {
     "pretrain": ("loss",),
     "sft": ("loss",),
+    "dpo": ("held_out_accuracy", "rewards/margins", "loss"),
+    "reward_model": ("held_out_accuracy", "margin", "loss"),
     "curate": ("drawn", "kept"),
     "grpo": ("reward", "held_out_pass", "response_length"),
     "eval": ("pass@1", "mean_tokens"),
@@ -57,7 +59,7 @@ def find_model(runs: Path, name: str) -> Path:
     if stage:
         folder = run.stage(stage).model
     else:
-        models = [s.model for s in run.current() if (s.model / "config.json").exists() and not _is_control(s.facts())]
+        models = [s.model for s in run.current() if (s.model / "config.json").exists() and _is_result(s.facts())]
         if not models:
             raise UserError(
                 f'run "{run_name}" has no finished model yet',
@@ -69,8 +71,9 @@ def find_model(runs: Path, name: str) -> Path:
     return folder
 
 
-def _is_control(facts: dict[str, Any]) -> bool:
-    return bool(facts["settings"].get("rewards") == "shuffled")
+def _is_result(facts: dict[str, Any]) -> bool:
+    """Whether a stage's model is one to talk to: neither a control nor a reward model."""
+    return not (facts["settings"].get("rewards") == "shuffled" or facts["kind"] == "reward_model")
 
 
 def list_command(runs: Path) -> None:

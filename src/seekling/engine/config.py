@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from seekling.config import Settings, runtime
@@ -21,3 +23,28 @@ class Sampling(Settings):
     def truncates(self) -> bool:
         """Whether some tokens can never be drawn, however the logits lie."""
         return bool(self.top_k) or self.top_p < 1 or self.min_p > 0
+
+
+class Vllm(Settings):
+    """A vLLM server as the sampler: one that runs already, or one of our own that begins and ends with the stage."""
+
+    url: str = runtime(
+        "", pattern=r"^(https?://[^\s/@?#]+/?)?$", description="a server that runs already; none: it is started here"
+    )
+    key_env: str = runtime("", description="environment variable with the key of a server that runs already")
+    command: str = runtime("vllm", min_length=1, description="the program, from vLLM's own environment: path/bin/vllm")
+    arguments: tuple[str, ...] = Field((), description='more arguments, e.g. ["--tensor-parallel-size", "2"]')
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="what its weights are held in; auto: float32 on a CPU, bfloat16 elsewhere"
+    )
+    memory: float = runtime(0.4, gt=0, lt=1, description="share of the GPU's memory that it may take while it samples")
+    sleeps: bool = runtime(True, description="it gives that memory back during updates, where the platform can")
+    folder: str = runtime(
+        "", description="where weights are handed over: a memory disk, or what both hosts see; none: the stage's own"
+    )
+    at_once: int = runtime(64, ge=1, le=1024, description="requests under way")
+    start_s: float = runtime(600.0, gt=0, description="how long its start may take")
+    timeout_s: float = runtime(600.0, gt=0, description="how long one answer may take")
+    limit: float | None = runtime(
+        None, gt=0, description="largest difference after a hand-over, nats (root mean square); none: by its dtype"
+    )

@@ -62,6 +62,12 @@ class Engine:
         """Sample from ``model`` from now on."""
         self.model = model
 
+    def rest(self) -> None:
+        """Nothing is sampled for a while: what an engine of its own holds memory for may go."""
+
+    def close(self) -> None:
+        """Nothing is sampled any more."""
+
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """One completion per request, in order. Raises UserError when a prompt leaves no room for an answer."""
@@ -87,14 +93,18 @@ class Engine:
             said += 1
 
     def _batch(self, requests: Sequence[Request], sampling: Sampling) -> _Batch:
-        limit = self.model.config.max_position_embeddings
-        for request in requests:
-            if not 0 < len(request.prompt) < limit:
-                raise UserError(
-                    f"a prompt of {len(request.prompt)} tokens does not fit the model's context of {limit}",
-                    next_step="Shorten the problem, or use a model with a longer context.",
-                )
+        refuse_long(requests, self.model.config.max_position_embeddings)
         return _Batch(self.model, requests, sampling, self.stop_tokens)
+
+
+def refuse_long(requests: Sequence[Request], limit: int) -> None:
+    """Raises UserError when a prompt leaves no room for an answer within ``limit`` tokens."""
+    for request in requests:
+        if not 0 < len(request.prompt) < limit:
+            raise UserError(
+                f"a prompt of {len(request.prompt)} tokens does not fit the model's context of {limit}",
+                next_step="Shorten the problem, or use a model with a longer context.",
+            )
 
 
 def _in_order(finished: Iterator[tuple[int, Completion]], count: int) -> list[Completion]:

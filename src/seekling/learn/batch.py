@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seekling.errors import UserError
 from seekling.learn.config import Gaps
+from seekling.learn.lanes import Lanes
 from seekling.model.decoder import Rows
 from seekling.records import Kept, Rollout
 
@@ -53,8 +54,8 @@ class KeptIds:
 
     def cut(self, start: int, end: int) -> KeptIds:
         """Those of predictions ``start`` to ``end``."""
-        first = int(self.ends[start - 1]) if start else 0
-        return KeptIds(self.ids[first : int(self.ends[end - 1])], self.ends[start:end] - first)
+        first, last = (int(self.ends[place - 1]) if place else 0 for place in (start, end))
+        return KeptIds(self.ids[first:last], self.ends[start:end] - first)
 
     def to(self, device: torch.device) -> KeptIds:
         """The same on another device."""
@@ -79,19 +80,51 @@ class Batch:
 
     def passes(self, count: int) -> Iterator[Batch]:
         """The same batch in at most ``count`` slices of rows as equal as can be (micro-batches)."""
-        num_rows, length = self.targets_BT.shape
+        num_rows = len(self.targets_BT)
         count = min(count, num_rows)
         ends = [num_rows * place // count for place in range(count + 1)]
         for start, end in pairwise(ends):
-            rows, flat = slice(start, end), slice(start * length, end * length)
-            yield Batch(
-                Rows(self.rows.tokens_BT[rows], self.rows.positions_BT[rows], self.rows.segments_BT[rows]),
-                self.targets_BT[rows],
-                self.weight_BT[rows],
-                {name: value[rows] for name, value in self.values.items()},
-                tuple(route_NA[flat] for route_NA in self.routes),
-                self.kept.cut(flat.start, flat.stop) if self.kept else None,
-            )
+            yield self._rows(start, end)
+
+    def _rows(self, start: int, end: int) -> Batch:
+        length = self.targets_BT.shape[1]
+        rows, flat = slice(start, end), slice(start * length, end * length)
+        return Batch(
+            Rows(self.rows.tokens_BT[rows], self.rows.positions_BT[rows], self.rows.segments_BT[rows]),
+            self.targets_BT[rows],
+            self.weight_BT[rows],
+            {name: value[rows] for name, value in self.values.items()},
+            tuple(route_NA[flat] for route_NA in self.routes),
+            self.kept.cut(flat.start, flat.stop) if self.kept else None,
+        )
+
+    def share(self, rank: int, size: int) -> Batch:
+        """The rows of one of ``size`` processes, as many for each: where they do not go round, empty ones are added."""
+        if size == 1:
+            return self
+        num_rows = len(self.targets_BT)
+        own = self._rows(*_ends(num_rows, rank, size))
+        return own._with_empty_rows(-(-num_rows // size) - len(own.targets_BT))
+
+    def _with_empty_rows(self, count: int) -> Batch:
+        if not count:
+            return self
+        length = self.targets_BT.shape[1]
+
+        def more(tensor: Tensor, rows: int = count) -> Tensor:
+            return torch.cat([tensor, tensor.new_zeros(rows, *tensor.shape[1:])])
+
+        kept = self.kept
+        if kept is not None:
+            kept = KeptIds(kept.ids, torch.cat([kept.ends, kept.ends.new_full((count * length,), len(kept.ids))]))
+        return Batch(
+            Rows(more(self.rows.tokens_BT), more(self.rows.positions_BT), more(self.rows.segments_BT)),
+            more(self.targets_BT),
+            more(self.weight_BT),
+            {name: more(value) for name, value in self.values.items()},
+            tuple(more(route_NA, count * length) for route_NA in self.routes),
+            kept,
+        )
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -100,6 +133,23 @@ class Batch:
         routes = tuple(route.to(device) for route in self.routes)
         kept = self.kept.to(device) if self.kept else None
         return Batch(rows, self.targets_BT.to(device), self.weight_BT.to(device), values, routes, kept)
+
+
+def _ends(num_rows: int, rank: int, size: int) -> tuple[int, int]:
+    """Where one of ``size`` shares of rows, as equal as can be, begins and ends."""
+    return num_rows * rank // size, num_rows * (rank + 1) // size
+
+
+def in_world(of: Callable[[Batch], Tensor], batch: Batch, passes: int, lanes: Lanes) -> Tensor:
+    """``of`` a batch [B, ...], each process taking its share of the rows and its lanes working on ``passes`` slices."""
+    rank, size, num_rows = lanes.world.rank, lanes.world.size, len(batch.targets_BT)
+    own = batch.share(rank, size)
+    stacked = lanes.world.stacked(torch.cat(lanes.map(of, own.passes(passes))))
+    if size == 1:
+        return stacked
+    shares = stacked.view(size, len(own.targets_BT), *stacked.shape[1:])
+    ends = [_ends(num_rows, rank, size) for rank in range(size)]
+    return torch.cat([share[: end - start] for share, (start, end) in zip(shares, ends, strict=True)])
 
 
 def spread(batch: Batch, gaps: Gaps, limit: int, seed: int) -> Batch:

@@ -24,6 +24,10 @@ class Optim(Settings):
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum")
     weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices")
     clip_norm: float = Field(1.0, gt=0, description="largest global gradient norm")
+    spike: float = Field(
+        30.0, ge=0, description="an update whose gradient norm is so many times the usual is skipped; 0: none is"
+    )
+    max_skipped: int = runtime(10, ge=1, description="more updates skipped in a row stop the run")
 
 
 class Adapter(Settings):

@@ -1,4 +1,4 @@
-"""Threads side by side, one slice of a step each.
+"""Threads side by side, one slice of a step each; and the world of processes they work in.
 
 Operations on small models are too short for threads inside them: on two cores, two slices on a thread each take
 little more than half the time of one after the other, where two threads inside every operation gain next to nothing.
@@ -16,15 +16,20 @@ from typing import TypeVar
 
 import torch
 
+from seekling.learn.parallel.world import ALONE, World
+
 A = TypeVar("A")
 B = TypeVar("B")
 
 
 class Lanes:
-    """``count`` threads with one torch thread each; a count of 1 works in the caller's thread."""
+    """``count`` threads with one torch thread each; a count of 1 works in the caller's thread.
 
-    def __init__(self, count: int = 1) -> None:
-        self.count = count
+    ``world`` are the processes that share a step among them before lanes do; of several, each has one lane.
+    """
+
+    def __init__(self, count: int = 1, world: World = ALONE) -> None:
+        self.count, self.world = count, world
         self._pool = ThreadPoolExecutor(count, "lane", initializer=_one_thread) if count > 1 else None
 
     def map(self, work: Callable[[A], B], items: Iterable[A]) -> list[B]:

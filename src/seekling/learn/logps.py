@@ -1,8 +1,8 @@
 """Hidden states become log-probabilities and entropies: the one place, and never all of a long batch's logits at once.
 
 Logits are by far the largest thing a step could hold: 4,096 tokens of a vocabulary of 151,936 are 2.5 GB, four times
-over. Positions that do not count have none at all. Those of the others that fit ``CHUNK_BYTES`` are made whole, the
-fewest operations; more of them in chunks, which are made again on the way back.
+over. Positions that do not count have none at all. Those of the others are made whole where they fit ``CHUNK_BYTES``,
+which takes the fewest operations; else in chunks, which are made again on the way back.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from torch.autograd.function import once_differentiable
 from seekling.learn.batch import KeptIds
 from seekling.model.decoder import Decoder, Hidden
 
-CHUNK_BYTES = 2**27
-"""Logits in memory at a time, counted once, in float32: a lane holds about three times as much while it works."""
+CHUNK_BYTES = 2**25
+"""Logits that may be made whole. A chunk has as many, or up to four times as many where the head is large.
+
+Counted once, in float32: whole ones stand in memory three times on the way back, those of a chunk twice.
+"""
 
 
 def token_logps(
@@ -74,12 +77,13 @@ def _read(
     index_M = None if wanted_BT is None else wanted_BT.flatten().nonzero().squeeze(1)
     if index_M is not None:
         targets_M, how = targets_M.index_select(0, index_M), how.at(index_M)
-    rows = rows_per_chunk(model.config.vocab_size, _wide(states_BTD).itemsize)
-    if len(targets_M) <= rows:
+    vocab, itemsize = model.config.vocab_size, _wide(states_BTD).itemsize
+    if len(targets_M) * vocab * itemsize <= CHUNK_BYTES:
         own_MD = states_ND if index_M is None else states_ND.index_select(0, index_M)
         logp_M, entropy_M = _plain(model.logits(own_MD), targets_M, how)
     else:
         places_M = torch.arange(len(states_ND), device=states_ND.device) if index_M is None else index_M
+        rows = rows_per_chunk(vocab, itemsize, 0 if model.head_VD is None else model.head_VD.nbytes)
         logp_M, entropy_M = _Chunked.apply(states_ND, model.head_VD, places_M, targets_M, how, rows)
     if index_M is None:
         return logp_M.view_as(targets_BT), entropy_M.view_as(targets_BT)
@@ -88,9 +92,13 @@ def _read(
     return logp_N.view_as(targets_BT), entropy_N.view_as(targets_BT)
 
 
-def rows_per_chunk(vocab_size: int, itemsize: int = 4) -> int:
-    """How many predictions' logits are made at a time."""
-    return max(1, CHUNK_BYTES // (vocab_size * itemsize))
+def rows_per_chunk(vocab_size: int, itemsize: int, head_bytes: int) -> int:
+    """How many predictions' logits are made at a time: a quarter of the head in bytes, within bounds.
+
+    Every chunk reads the whole head and writes to its whole gradient: short chunks of a large one would do little else.
+    """
+    room = min(4 * CHUNK_BYTES, max(CHUNK_BYTES, head_bytes // 4))
+    return max(1, room // (vocab_size * itemsize))
 
 
 def _wide(states: Tensor) -> torch.dtype:
@@ -107,6 +115,7 @@ def _plain(logits_MV: Tensor, targets_M: Tensor, how: _How) -> tuple[Tensor, Ten
     logits_MV = logits_MV / how.temperature if how.temperature != 1 else logits_MV
     logits_MV = logits_MV if how.kept is None else logits_MV.masked_fill(~possible(how.kept, logits_MV), float("-inf"))
     logp_MV = logits_MV.log_softmax(-1)
+    del logits_MV  # which nothing needs, neither here nor on the way back
     with torch.set_grad_enabled(how.pulls_entropy and torch.is_grad_enabled()):
         finite_MV = logp_MV if how.kept is None else logp_MV.masked_fill(logp_MV.isneginf(), 0.0)
         entropy_M = -(logp_MV.exp() * finite_MV).sum(-1)
@@ -183,7 +192,7 @@ class _Chunks:
         own_CD = self._own(start, end)
         logits_CV = (own_CD if self.head_VD is None else F.linear(own_CD, self.head_VD)).to(_wide(own_CD))
         if self.how.temperature != 1:
-            logits_CV = logits_CV / self.how.temperature
+            logits_CV.div_(self.how.temperature)
         if self.how.kept is not None:
             logits_CV.masked_fill_(~possible(self.how.kept.cut(start, end), logits_CV), float("-inf"))
         return logits_CV

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from seekling.learn.config import Optim
+from seekling.learn.guard import Broken, Guard
 from seekling.learn.lanes import ONE, Lanes
+from seekling.learn.parallel.world import WHOLE, Matrices
 
 
 def orthogonalise(matrices_NRC: Tensor, steps: int = 5) -> Tensor:
@@ -34,27 +36,29 @@ class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised per matrix (Jordan 2024); a parameter [..., R, C] is a stack of matrices.
 
     Matrices of one shape are orthogonalised together: for small models the products are cheap and the calls are not.
+    ``matrices`` says how they lie here, whole or in part.
     """
 
     def __init__(
-        self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float, lanes: Lanes = ONE
-    ) -> None:
+        self, params: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float, lanes: Lanes = ONE,
+        matrices: Matrices = WHOLE,
+    ) -> None:  # fmt: skip
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.lanes = lanes
+        self.lanes, self.matrices = lanes, matrices
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """W <- W (1 - lr decay) - lr sqrt(max(1, R/C)) orthogonalise(nesterov momentum)."""
         for group in self.param_groups:
-            by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+            by_shape: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
-                    by_shape[tuple(p.shape[-2:])].append(p)
+                    by_shape[self.matrices.shape(p)].append(p)
             self.lanes.map(partial(self._update, group), by_shape.values())
 
     @torch.no_grad()
     def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        rows, columns = params[0].shape[-2:]
+        rows, columns = self.matrices.shape(params[0])
         updates = self._directions(params, group["momentum"])
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(params, updates, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
@@ -66,20 +70,18 @@ class Muon(torch.optim.Optimizer):
         buffers = [self.state[p]["momentum"] for p in params]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         ahead = torch._foreach_lerp(grads, buffers, momentum)
-        stacked_NRC = torch.cat([x.reshape(-1, *x.shape[-2:]) for x in ahead])
-        counts = [p.numel() // (p.shape[-1] * p.shape[-2]) for p in params]
-        parts = torch.split(orthogonalise(stacked_NRC), counts)
-        return [part.view_as(p) for part, p in zip(parts, params, strict=True)]
+        return self.matrices.each(orthogonalise, ahead, params)
 
 
 class Optimizers:
     """The optimizers of what a model trains (``requires_grad``) under one schedule; the frozen is not looked at."""
 
     def __init__(self, model: nn.Module, config: Optim, num_steps: int, lanes: Lanes = ONE) -> None:
-        self.config, self.num_steps = config, num_steps
-        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        self.names: dict[Tensor, str] = {p: name for name, p in trained}
-        matrices = [p for name, p in trained if config.matrices == "muon" and is_matrix(name, p)]
+        self.config, self.num_steps, self.guard = config, num_steps, Guard(config.spike)
+        self.world, self.learner = lanes.world, lanes.world.learner(model)
+        trained = self.learner.trained
+        self.names: dict[Tensor, str] = {p: name for name, p in trained.items()}
+        matrices = [p for name, p in trained.items() if config.matrices == "muon" and is_matrix(name, p)]
         chosen = set(matrices)
         others = [p for p in self.names if p not in chosen]
         self.all: list[torch.optim.Optimizer] = []
@@ -89,41 +91,74 @@ class Optimizers:
                 torch.optim.AdamW(others, lr=config.lr, betas=betas, eps=config.eps, weight_decay=0.0, fused=True)
             )
         if matrices:
-            decay = config.weight_decay
-            self.all.append(
-                Muon(matrices, lr=config.muon_lr, momentum=config.momentum, weight_decay=decay, lanes=lanes)
-            )
+            self.all.append(Muon(
+                matrices, lr=config.muon_lr, momentum=config.momentum, weight_decay=config.weight_decay,
+                lanes=lanes, matrices=self.learner.matrices,
+            ))  # fmt: skip
         self.peaks = [group["lr"] for optimizer in self.all for group in optimizer.param_groups]
 
-    def step(self, step: int) -> float:
-        """Clip, update, clear the gradients. Returns the gradient norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(list(self.names), self.config.clip_norm)
+    def step(self, step: int, loss: float = 0.0) -> dict[str, float]:
+        """Clip, update, clear the gradients. Returns ``grad_norm`` before clipping, and 1 as ``skipped`` or 0.
+
+        Where the guard finds fault with norm or loss, weights and state stay as they were. Raises Broken when the
+        update left weights that are not finite.
+        """
+        norm = self._clip()
+        is_skipped = self.guard.skips(step, norm, loss)
+        if not is_skipped:
+            self._update(step)
+        for optimizer in self.all:
+            optimizer.zero_grad(set_to_none=True)
+        if not is_skipped and not math.isfinite(self._norm(list(self.names))):
+            raise Broken(step)
+        return {"grad_norm": norm, "skipped": float(is_skipped)}
+
+    def _clip(self) -> float:
+        grads = [p.grad for p in self.names if p.grad is not None]
+        norm = self.world.norm(nn.utils.get_total_norm(grads))
+        nn.utils.clip_grads_with_norm_(list(self.names), self.config.clip_norm, norm)
+        return float(norm)
+
+    def _norm(self, tensors: list[Tensor]) -> float:
+        return float(self.world.norm(nn.utils.get_total_norm(tensors)))
+
+    def _update(self, step: int) -> None:
         share = schedule_share(self.config, step, self.num_steps)
         groups = (group for optimizer in self.all for group in optimizer.param_groups)
         for group, peak in zip(groups, self.peaks, strict=True):
             group["lr"] = peak * share
         for optimizer in self.all:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return float(norm)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state as ``parameter/slot`` -> tensor, ready for safetensors."""
+        """The whole state as ``parameter/slot`` -> tensor; of several processes all ask at once, and the first has it."""
+        return {key: whole for key, whole in zip(self.kinds(), self.each(), strict=True) if whole is not None}
+
+    def kinds(self) -> dict[str, tuple[torch.dtype, Sequence[int]]]:
+        """What the state is made of: ``parameter/slot`` -> dtype and shape of the whole tensor."""
         return {
-            f"{self.names[p]}/{slot}": value
-            for optimizer in self.all
-            for p, slots in optimizer.state.items()
-            for slot, value in slots.items()
+            f"{self.names[p]}/{slot}": (value.dtype, self.learner.shape(p, value)) for p, slot, value in self._held()
         }
 
+    def each(self) -> Iterator[Tensor | None]:
+        """The whole tensors of ``kinds``, made one at a time; of several processes all ask, and the first has them."""
+        return (self.learner.whole(p, value) for p, _, value in self._held())
+
+    def _held(self) -> Iterator[tuple[Tensor, str, Tensor]]:
+        states = (held for optimizer in self.all for held in optimizer.state.items())
+        return ((p, slot, value) for p, slots in states for slot, value in slots.items())
+
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what ``tensors`` returned."""
+        """Restore what ``tensors`` returned, or what of it lies here. Each is asked for once, when it is copied."""
         by_name = {name: p for p, name in self.names.items()}
         owner = {p: optimizer for optimizer in self.all for g in optimizer.param_groups for p in g["params"]}
-        for key, value in tensors.items():
+        for key in tensors:
             name, slot = key.rsplit("/", 1)
             parameter = by_name[name]
-            owner[parameter].state[parameter][slot] = value.clone()
+            owner[parameter].state[parameter][slot] = self._part(parameter, tensors[key])
+
+    def _part(self, parameter: Tensor, whole: Tensor) -> Tensor:
+        return self.learner.part(parameter, whole).to(parameter.device, copy=True)
 
 
 def is_matrix(name: str, parameter: Tensor) -> bool:

@@ -38,7 +38,7 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float, smoothing: float = 0
     """-log sigmoid(beta (x - y)) of each pair; x, y = log pi/ref of whole replies (DPO, arXiv 2305.18290, eq. 7).
 
     ``smoothing`` is the share of pairs thought to be labelled the wrong way round: -(1-s) log sigmoid(z) - s log
-    sigmoid(-z) (conservative DPO, Mitchell 2023, eq. 3). Above 0 the loss has its least where sigmoid(z) = 1 - s.
+    sigmoid(-z) (conservative DPO, Mitchell 2023). Above 0 the loss has its least where sigmoid(z) = 1 - s.
     """
     z = beta * (chosen - rejected)
     return -(1 - smoothing) * F.logsigmoid(z) - smoothing * F.logsigmoid(-z)
@@ -64,7 +64,7 @@ def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0
 
 
 def off_centre(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """(r_w + r_l)^2 of each pair: pairs alone leave rewards free to drift (arXiv 2312.09244, section 2)."""
+    """(r_w + r_l)^2 of each pair: pairs alone leave rewards free to drift (arXiv 2312.09244, eq. 2)."""
     return (chosen + rejected).square()
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seekling.learn.batch import Batch, Text, pack, unpack
+from seekling.learn.batch import Batch, Text, in_world, pack, unpack
 from seekling.learn.lanes import ONE, Lanes
 from seekling.learn.logps import cross_entropy
 from seekling.model.decoder import Decoder
@@ -25,12 +25,13 @@ def read(
 ) -> list[NDArray[np.float32]]:  # fmt: skip
     """``of`` each text [T], computed as a step in ``dtype`` would: entry t is about token t, entry 0 is 0."""
     batch = pack(texts, row_tokens).to(model.embed_tokens.weight.device)
+    place, is_cast = batch.targets_BT.device.type, dtype != torch.float32
 
     def told(part: Batch) -> Tensor:
-        with torch.no_grad(), torch.autocast(part.targets_BT.device.type, dtype, enabled=dtype != torch.float32):
+        with torch.no_grad(), torch.autocast(place, dtype, enabled=is_cast, cache_enabled=False):
             return of(model, part)
 
-    return unpack(torch.cat(lanes.map(told, batch.passes(passes))), [len(text.tokens) for text in texts])
+    return unpack(in_world(told, batch, passes, lanes), [len(text.tokens) for text in texts])
 
 
 def logps(model: Decoder, batch: Batch) -> Tensor:

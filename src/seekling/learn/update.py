@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from seekling.learn.batch import Batch, Text, pack, unpack
-from seekling.learn.config import Objective
+from seekling.learn.batch import Batch
+from seekling.learn.config import Critic, Objective
 from seekling.learn.lanes import ONE, Lanes
 from seekling.learn.logps import cross_entropy, token_logps
 from seekling.learn.objective import RATIOS, Said, correction, k3, policy_loss
 from seekling.learn.optim import Optimizers
-from seekling.model.decoder import Decoder
+from seekling.learn.value import value_loss
+from seekling.model.decoder import Decoder, Hidden
+from seekling.model.heads import head_of
 from seekling.model.moe import balance_losses, expert_load, move_bias
 
 
@@ -41,27 +41,31 @@ def step(
 ) -> dict[str, float]:
     """Gradients of ``passes`` slices, side by side in lanes, added in order; one update.
 
-    Returns the summed figures and ``grad_norm``. Neither lanes nor, beyond rounding, passes change the result.
+    Where several processes learn together each takes its share of the rows in as many passes, ``model`` is left alike
+    at all of them, and the figures are those of the whole.
+
+    Returns the summed figures, ``grad_norm``, and 1 as ``skipped`` where the update must not be and all stays as it
+    was. Neither lanes nor, beyond rounding, passes change the result.
     """
-    parameters = list(optimizers.names)
+    learner, world = optimizers.learner, lanes.world
 
     def gradients(part: Batch) -> tuple[list[Tensor | None], dict[str, float]]:
         # No cache of casts: lanes would share it and clear it for each other, and bits would depend on who was first.
         place, is_cast = part.targets_BT.device.type, dtype != torch.float32
         with torch.autocast(place, dtype, enabled=is_cast, cache_enabled=False):
-            result = loss(model, part)
-        found: list[Tensor | None] = [*torch.autograd.grad(result.value, parameters, allow_unused=True)]
-        return found, {name: float(value) for name, value in result.sums.items()}
+            result = loss(learner.model, part)
+        return learner.gradients(result.value), {name: float(value) for name, value in result.sums.items()}
 
-    grads: list[Tensor | None] = [None] * len(parameters)
+    grads: list[Tensor | None] = [None] * len(optimizers.names)
     figures: list[dict[str, float]] = []
-    for found, sums in lanes.stream(gradients, batch.passes(passes)):
-        add(grads, found)
-        figures.append(sums)
-    for parameter, grad in zip(parameters, grads, strict=True):
-        parameter.grad = grad
-    totals = {name: sum(sums[name] for sums in figures) for name in figures[0]}
-    return totals | {"grad_norm": optimizers.step(step_index)}
+    with learner.at_work():
+        for found, sums in lanes.stream(gradients, batch.share(world.rank, world.size).passes(passes)):
+            add(grads, found)
+            figures.append(sums)
+        for parameter, grad in zip(optimizers.names, grads, strict=True):
+            parameter.grad = grad
+        totals = world.sums({name: sum(sums[name] for sums in figures) for name in figures[0]})
+        return totals | optimizers.step(step_index, totals["loss"])
 
 
 def add(grads: list[Tensor | None], found: list[Tensor | None]) -> None:
@@ -129,7 +133,18 @@ def rollout_loss(model: Decoder, batch: Batch, *, objective: Objective, temperat
         batch.values["advantage"], batch.weight_BT, batch.rows.segments_BT, entropy_BT,
     )  # fmt: skip
     value = policy_loss(said, objective)
-    return Loss(value, {"loss": value.detach(), **counted(said, objective)})
+    sums = {"loss": value.detach(), **counted(said, objective)}
+    if "return" in batch.values:
+        missed = critic_loss(model, hidden, batch, objective.critic)
+        value, sums = value + missed, sums | {"critic_loss": missed.detach()}
+    return Loss(value, sums)
+
+
+def critic_loss(model: Decoder, hidden: Hidden, batch: Batch, critic: Critic) -> Tensor:
+    """What the head on the model's states missed, weighed like the policy's loss."""
+    states_BTD = hidden.states_BTD.detach() if critic.detach else hidden.states_BTD
+    value_BT, told = head_of(model)(states_BTD), batch.values
+    return critic.weight * value_loss(value_BT, told["value"], told["return"], batch.weight_BT, critic.clip)
 
 
 @torch.no_grad()
@@ -151,23 +166,14 @@ def counted(said: Said, objective: Objective) -> dict[str, Tensor]:
     return {"said": said_BT.sum()} | {name: (value * said_BT).sum() for name, value in per_token.items()}
 
 
-def logps_of(
-    model: Decoder, texts: Sequence[Text], *, row_tokens: int, passes: int, temperature: float, lanes: Lanes = ONE,
-    replay: bool = True,
-) -> list[NDArray[np.float32]]:  # fmt: skip
-    """Each text's log-probabilities under ``model``, token by token, [T] each; entry 0 is 0.
+def logps_said(model: Decoder, batch: Batch, *, temperature: float = 1.0, replay: bool = True) -> Tensor:
+    """log p of what was said, as the sampler that said it would tell: float32 [B, T], 0 elsewhere.
 
     Kept sets hold, and with ``replay`` the sampler's routes; without, the model takes its own.
     """
-    batch = pack(texts, row_tokens).to(model.embed_tokens.weight.device)
-
-    def read(part: Batch) -> Tensor:
-        with torch.no_grad():
-            hidden = model(part.rows, part.routes if replay and part.routes else None)
-            wanted_BT = part.rows.segments_BT > 0
-            return token_logps(model, hidden, part.targets_BT, temperature, kept=part.kept, wanted_BT=wanted_BT)[0]
-
-    return unpack(torch.cat(lanes.map(read, batch.passes(passes))), [len(text.tokens) for text in texts])
+    hidden = model(batch.rows, batch.routes if replay and batch.routes else None)
+    said_BT = batch.weight_BT > 0
+    return token_logps(model, hidden, batch.targets_BT, temperature, kept=batch.kept, wanted_BT=said_BT)[0]
 
 
 @torch.no_grad()

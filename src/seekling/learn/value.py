@@ -30,7 +30,7 @@ def token_rewards(reward_R: Tensor, penalty_RT: Tensor, mask_RT: Tensor) -> Tens
 
 
 def gae(rewards_RT: Tensor, values_RT: Tensor, mask_RT: Tensor, gamma: float = 1.0, lam: float = 1.0) -> Tensor:
-    """A_t = delta_t + gamma lam A_{t+1}, delta_t = r_t + gamma V_{t+1} - V_t (GAE, arXiv 1506.02438, eq. 11 and 16).
+    """A_t = delta_t + gamma lam A_{t+1}, delta_t = r_t + gamma V_{t+1} - V_t (GAE, arXiv 1506.02438, eq. 16).
 
     ``values`` V_t is what the critic expected before token t was said. Behind the last token there is nothing more to
     expect: its V_{t+1} is 0. Float64 [R, T], 0 where nothing was said. ``values`` is never a path of the gradient.

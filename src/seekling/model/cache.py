@@ -33,8 +33,9 @@ class Cache:
             layer[:, : entry_PTW.shape[1]].index_copy_(0, slots_B, entry_PTW.index_select(0, sources_B))
 
     def keep(self, slots_B: Tensor) -> None:
-        """Forget every slot but these, which move to the front in this order."""
-        self.layers = [layer.index_select(0, slots_B) for layer in self.layers]
+        """Forget every slot but these, which move to the front in this order: layer by layer, lest all stand twice."""
+        for place, layer in enumerate(self.layers):
+            self.layers[place] = layer.index_select(0, slots_B)
 
     def views(self, lengths_B: Tensor, longest: int) -> list[LayerCache]:
         """What each layer sees when every slot appends one token to ``lengths_B`` entries."""

@@ -78,7 +78,7 @@ class Block(nn.Module):
         attended_BTD, entry_BTW = self.self_attn(self.input_layernorm(x_BTD), rotary_BTR, mask)
         x_BTD = x_BTD + attended_BTD
         fed_BTD, routing = self._feed(self.post_attention_layernorm(x_BTD), replay_NA)
-        return x_BTD + fed_BTD, entry_BTW, routing
+        return x_BTD + fed_BTD, entry_BTW.detach(), routing  # a cache learns nothing
 
     def decode(self, x_BD: Tensor, rotary_BR: Tensor, cache: LayerCache) -> tuple[Tensor, Routing | None]:
         x_BD = x_BD + self.self_attn.decode(self.input_layernorm(x_BD), rotary_BR, cache)

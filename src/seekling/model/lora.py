@@ -12,18 +12,18 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seekling.errors import UserError, nearest
+from seekling.errors import UserError
 from seekling.model.decoder import Decoder
 from seekling.model.foreign import Foreign
 from seekling.model.layers import Linear
 from seekling.model.moe import DeepSeekMoE
+from seekling.model.parameters import matching, told
 from seekling.model.weights import is_finite, load_tensors, save_tensors
 from seekling.runlog.files import read_json, write_atomic, write_json
 
@@ -69,37 +69,6 @@ class LowRank(nn.Module):
 
 
 # --- parts by name ----------------------------------------------------------------------------------------------------
-
-
-def told(name: str) -> str:
-    """What transformers calls a parameter of ours; the prediction layer, which it does not know, keeps its name."""
-    stack = re.search(r"\.mlp\.(?=gate_up_proj$|down_proj$)", name)
-    name = name if stack is None else f"{name[: stack.end()]}experts.{name[stack.end() :]}"
-    return name if name.startswith(("lm_head", "mtp.")) else f"model.{name}"
-
-
-def matching(patterns: Iterable[str], names: Iterable[str]) -> set[str]:
-    """The names that patterns speak of: ``mlp.gate`` whole dotted parts, ``layers.[0-3].*`` as in a shell.
-
-    Raises UserError for a pattern that speaks of none, with what it may have meant.
-    """
-    known, found = list(names), set()
-    for pattern in patterns:
-        own = {name for name in known if fnmatchcase(f".{name}.", f"*.{pattern}.*")}
-        if not own:
-            raise UserError(
-                f'nothing that could be trained here is called "{pattern}"', next_step=_meant(pattern, known)
-            )
-        found |= own
-    return found
-
-
-def _meant(pattern: str, names: Iterable[str]) -> str:
-    """Names without their place (``self_attn.q_proj``) that are near; of those far away, all."""
-    plain = {re.sub(r"^model\.|layers\.\d+\.|\.(weight|bias)$", "", name) for name in names}
-    by_end = {name.rpartition(".")[2]: name for name in sorted(plain)}
-    hint = nearest(pattern, plain | by_end.keys() if nearest(pattern, by_end).startswith("did") else plain)
-    return hint[:1].upper() + hint[1:]
 
 
 def keep_trained(model: Decoder, *, train: Iterable[str] = (), freeze: Iterable[str] = ()) -> None:

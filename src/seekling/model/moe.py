@@ -5,6 +5,7 @@ Sources: DeepSeekMoE (arXiv 2401.06066) section 3; DeepSeek-V3 (arXiv 2412.19437
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,11 @@ from seekling.model.layers import SwiGLU
 
 if TYPE_CHECKING:
     from seekling.model.lora import LowRank
+
+Feed = Callable[[Tensor, Tensor], Tensor]
+"""From rows in the order of experts [M, D], and where each expert's end [E], to what the experts make of them [M, D]."""
+Exchange = Callable[[Tensor, Tensor, Feed], Tensor]
+"""How rows meet their experts, wherever these live: ``feed`` has those that are here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +85,31 @@ def adapted(x_MI: Tensor, weight_EOI: Tensor, ends_E: Tensor, adapter: LowRank |
     return (y_MO + adapter.scale * per_expert(low_MR, adapter.B, ends_E)).type_as(y_MO)
 
 
+def local(sent_MD: Tensor, ends_E: Tensor, feed: Feed) -> Tensor:
+    """The exchange of a process that has every expert: nothing travels."""
+    return feed(sent_MD, ends_E)
+
+
 def run_experts(
     x_ND: Tensor, chosen_NA: Tensor, weights_NA: Tensor, gate_up_EFD: Tensor, down_EDF: Tensor,
     gate_up_adapter: LowRank | None = None, down_adapter: LowRank | None = None,
+    *, num_experts: int = 0, exchange: Exchange = local,
 ) -> Tensor:  # fmt: skip
     """Send every token to its experts and bring the weighted answers home: [N, D].
 
     Tokens are sorted by expert so that each expert is one contiguous product; ``index_select`` both ways keeps the
-    backward pass deterministic where advanced indexing is not.
+    backward pass deterministic where advanced indexing is not. ``num_experts`` counts those of all processes, where
+    ``exchange`` takes tokens to others; the stacks are those of this one.
     """
-    num_active = chosen_NA.shape[1]
+    num_active, num_experts = chosen_NA.shape[1], num_experts or len(gate_up_EFD)
     expert_M, order_M = chosen_NA.flatten().sort(stable=True)
-    ends_E = torch.searchsorted(expert_M, torch.arange(1, len(gate_up_EFD) + 1, device=expert_M.device)).int()
-    sent_MD = x_ND.index_select(0, order_M // num_active)
-    gate_MF, up_MF = adapted(sent_MD, gate_up_EFD, ends_E, gate_up_adapter).chunk(2, -1)
-    answered_MD = adapted(F.silu(gate_MF) * up_MF, down_EDF, ends_E, down_adapter)
+    ends_E = torch.searchsorted(expert_M, torch.arange(1, num_experts + 1, device=expert_M.device)).int()
+
+    def feed(sent_MD: Tensor, ends_E: Tensor) -> Tensor:
+        gate_MF, up_MF = adapted(sent_MD, gate_up_EFD, ends_E, gate_up_adapter).chunk(2, -1)
+        return adapted(F.silu(gate_MF) * up_MF, down_EDF, ends_E, down_adapter)
+
+    answered_MD = exchange(x_ND.index_select(0, order_M // num_active), ends_E, feed)
     home_M = torch.empty_like(order_M).scatter_(0, order_M, torch.arange(len(order_M), device=order_M.device))
     returned_NAD = answered_MD.index_select(0, home_M).unflatten(0, (-1, num_active))
     return torch.einsum("nad,na->nd", returned_NAD, weights_NA)
@@ -136,6 +152,7 @@ class DeepSeekMoE(nn.Module):
         self.shared_experts = SwiGLU(width, hidden * config.n_shared_experts) if config.n_shared_experts else None
         self.register_module("gate_up_adapter", None)
         self.register_module("down_adapter", None)
+        self.exchange: Exchange = local
 
     def forward(self, x_ND: Tensor, replay_NA: Tensor | None = None) -> tuple[Tensor, Routing]:
         """``replay_NA`` forces the routes a sampler took, so that both see the same experts (router replay)."""
@@ -151,8 +168,9 @@ class DeepSeekMoE(nn.Module):
             scores_NE, chosen_NA, normalise=c.norm_topk_prob, scale=c.routed_scaling_factor
         ).type_as(x_ND)
         out_ND = run_experts(
-            x_ND, chosen_NA, weights_NA, self.gate_up_proj, self.down_proj, self.gate_up_adapter, self.down_adapter
-        )
+            x_ND, chosen_NA, weights_NA, self.gate_up_proj, self.down_proj, self.gate_up_adapter, self.down_adapter,
+            num_experts=scores_NE.shape[1], exchange=self.exchange,
+        )  # fmt: skip
         if self.shared_experts is not None:
             out_ND = out_ND + self.shared_experts(x_ND)
         return out_ND, Routing(chosen_NA, scores_NE)

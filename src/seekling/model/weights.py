@@ -7,9 +7,11 @@ Tensors are read one at a time into a model already allocated in its final preci
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,12 +207,59 @@ def save_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
         raise disk_error(file, as_os_error(error)) from None
 
 
+def stream_tensors(
+    file: Path, kinds: Mapping[str, tuple[torch.dtype, Sequence[int]]], tensors: Iterable[Tensor]
+) -> None:
+    """``save_tensors`` of tensors that are made one at a time, in the order of ``kinds``: no two need be in memory."""
+    beside, places, end = file.with_name(f".{file.name}.tmp"), {}, 0
+    for name, (dtype, shape) in kinds.items():
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        places[name] = {"dtype": _KINDS[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, **places}).encode()
+    header += b" " * (-len(header) % 8)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as handle:
+            handle.write(len(header).to_bytes(8, "little") + header)
+            for (dtype, shape), tensor in zip(kinds.values(), tensors, strict=True):
+                assert tensor.dtype == dtype and tensor.shape == tuple(shape)
+                handle.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        beside.replace(file)
+        sync_folder(file.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise disk_error(file, error) from None
+
+
+_KINDS = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64"}
+"""What safetensors calls them."""
+
+
 def as_os_error(error: Exception) -> OSError:
     """The library wraps what the system said in words; the number in them tells a full disk from a forbidden one."""
     if isinstance(error, OSError) and error.errno is not None:
         return error
     number = _OS_ERROR.search(str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
+
+
+class OnDisk(Mapping[str, Tensor]):
+    """The tensors of a file, each read when it is asked for. Raises UserError when it is not sound safetensors."""
+
+    def __init__(self, file: Path) -> None:
+        self._handle = _handle_on(file)
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._handle.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._handle.keys())
+
+    def __len__(self) -> int:
+        return len(self._handle.keys())
 
 
 def load_tensors(file: Path, device: str = "cpu") -> dict[str, Tensor]:
@@ -352,6 +401,11 @@ def _compare(folder: Path, expected: Mapping[str, Any], found: Mapping[str, Any]
         idle.add("lm_head.weight")
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys() - idle)
     wrong = [name for name in expected.keys() & found.keys() if expected[name] != found[name]]
+    if "score.weight" in extra:
+        raise UserError(
+            f"the model in {folder} is a reward model: it rates what others say, and says nothing",
+            next_step="Name a model that speaks, such as the one it was made from.",
+        )
     if missing or extra or wrong:
         what = [_few("missing", missing), _few("unexpected", extra)]
         what += [f"{n} is {tuple(found[n])}, config.json says {tuple(expected[n])}" for n in sorted(wrong)[:3]]

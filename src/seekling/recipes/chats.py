@@ -151,7 +151,7 @@ def _pair(value: Any, where: str) -> Pair:
             rows.append(_conversation(given, said, value, where))
         except _Fault as fault:
             raise _Fault(f"{name}: {fault}") from None
-    return Pair(*rows, _margin(value.get("margin")))
+    return Pair(rows[0], rows[1], _margin(value.get("margin")))
 
 
 def _object(value: Any, keys: str) -> dict[str, Any]:

@@ -5,9 +5,10 @@ A kind names its loop by string; the loop is imported when the stage runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -16,7 +17,7 @@ from seekling.curate.curriculum import Curriculum
 from seekling.curate.near import Near
 from seekling.curate.overlap import Overlap
 from seekling.curate.passing import Passing
-from seekling.engine.config import Sampling
+from seekling.engine.config import Sampling, Vllm
 from seekling.errors import UserError
 from seekling.learn.config import Adapter, Gaps, Objective, Optim, Packing
 from seekling.learn.presets import OBJECTIVES
@@ -93,6 +94,15 @@ class Trained(StageSettings):
     )
     freeze: tuple[str, ...] = Field((), description='and not those, e.g. ["embed_tokens", "mlp.gate", "layers.[0-3]"]')
     checkpoint_every: int = runtime(100, ge=1, description="steps between checkpoints")
+    keep: int = runtime(2, ge=1, description="newest checkpoints that stay, beside the best")
+    export: Literal["last", "best"] = Field(
+        "last", description="the weights it leaves: of its last step, or of its best checkpoint"
+    )
+
+    best_by: ClassVar[str] = "loss"
+    """The figure that tells the best checkpoint: a mean since the one before, a held-out figure its own."""
+    decisive: ClassVar[tuple[str, ...]] = ("checkpoint_every",)
+    """Runtime settings that decide which checkpoint is the best: where that one is exported, they change weights."""
 
     @field_validator("adapter")
     @classmethod
@@ -185,6 +195,9 @@ class Grpo(Trained):
     A step is a batch of rollouts and its ``minibatches`` x ``epochs`` updates.
     """
 
+    best_by: ClassVar[str] = "held_out_pass"
+    decisive: ClassVar[tuple[str, ...]] = ("checkpoint_every", "held_out_every", "held_out_problems")
+
     kind: Literal["grpo"] = "grpo"
     task: str | dict[str, Any] = Field("arithmetic", description="a task's name, or a table: name and what differs")
     problems_per_step: int = Field(16, ge=1, description="problems asked in a step")
@@ -199,6 +212,11 @@ class Grpo(Trained):
     cut_off: Literal["judged", "left_out"] = Field(
         "judged", description="rollouts that met max_tokens: judged like others, or left out of the loss (DAPO)"
     )
+    sampler: Literal["engine", "vllm"] = Field(
+        "engine",
+        description='who samples: this process, or vLLM, started here or found at an address ("http://host:8000")',
+    )
+    vllm: Vllm = Vllm()
     replay_routes: bool = Field(True, description="updates send tokens to the experts that the sampler used")
     mismatch_limit: float = runtime(
         0.05, gt=0, description="largest KL between sampler and learner, nats per token; beyond, the run stops"
@@ -222,6 +240,23 @@ class Grpo(Trained):
     def updates(self) -> int:
         """Optimizer steps per batch of rollouts."""
         return self.minibatches * self.epochs
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_an_address(cls, values: Any) -> Any:
+        """An address in the sampler's place stands where it changes no fingerprint."""
+        sampler = str(values.get("sampler")) if isinstance(values, dict) else ""
+        if not sampler.startswith(("http://", "https://")) or not isinstance(values.get("vllm", {}), dict):
+            return values
+        return {**values, "sampler": "vllm", "vllm": {**values.get("vllm", {}), "url": sampler}}
+
+    @model_validator(mode="after")
+    def _measures_what_it_compares(self) -> Grpo:
+        shared = math.lcm(self.checkpoint_every, self.held_out_every)
+        is_measured = shared and (shared <= self.steps or self.steps % self.held_out_every == 0)
+        if self.export == "best" and not is_measured:
+            raise ValueError("no checkpoint would be measured: let checkpoint_every be a multiple of held_out_every")
+        return self
 
     @field_validator("sampling")
     @classmethod
@@ -287,10 +322,16 @@ class Preferences(Trained):
     held_out_every: int = runtime(20, ge=0, description="steps between measurements on held-out pairs; 0 for none")
     held_out_pairs: int = runtime(128, ge=1, description="how many held-out pairs are compared")
 
+    best_by: ClassVar[str] = "held_out_accuracy"
+    decisive: ClassVar[tuple[str, ...]] = ("checkpoint_every", "held_out_every", "held_out_pairs")
+
     @model_validator(mode="after")
-    def _one_source(self) -> Preferences:
+    def _goes_together(self) -> Preferences:
         if bool(self.data) == bool(self.task):
             raise ValueError('it needs either data or task: set data = "pairs.jsonl", or task')
+        is_measured = self.held_out_every and self.checkpoint_every % self.held_out_every == 0
+        if self.export == "best" and not (is_measured and (self.held_out or self.task)):
+            raise ValueError("no checkpoint would be measured: let checkpoint_every be a multiple of held_out_every")
         return self
 
 

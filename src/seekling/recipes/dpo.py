@@ -20,7 +20,7 @@ from seekling.model.lora import adapters, reference_of
 from seekling.recipes.config import Dpo
 from seekling.recipes.pairs import Couple, couples, together
 from seekling.recipes.policy import Policy, held_in, prepare
-from seekling.recipes.preferring import counted, hold, learn_pairs, weighed
+from seekling.recipes.preferring import Way, counted, learn_pairs, weighed
 from seekling.recipes.stage import Stage
 from seekling.selftests.outcome import SelfTest
 from seekling.selftests.policies import AGREEMENT_LIMIT, ROUGH_AGREEMENT_LIMIT, of_delivery
@@ -36,19 +36,19 @@ def dpo(stage: Stage, config: Dpo) -> dict[str, float]:
     policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes, held_in(config))
     model = policy.model
     prepare(model, config, stage.seed)
-    reference, loss = reference_of(model), partial(dpo_pass, config=config)
+    reference = reference_of(model)
 
     def lesson(found: Sequence[Couple]) -> list[Text]:
         return referred(together(found), reference, stage, config)
 
-    def flops(context: float) -> float:
-        trained, read_once = (flops_per_token(model.config, context, training=yes) for yes in (True, False))
-        return trained + read_once
+    def flops(context: float, training: bool) -> float:
+        read_once, trained = (flops_per_token(model.config, context, training=yes) for yes in (False, True))
+        return trained + read_once if training else read_once  # the reference's look is part of a step
 
+    way = Way(lesson, partial(dpo_pass, config=config), flops, WATCHED)
     with couples(stage, config, policy.tokenizer, model.config.max_position_embeddings) as found:
-        first = lesson(found.train(0))
-        hold(stage, config, model, first, loss, *of_policy(policy, first, stage, config))
-        figures = learn_pairs(stage, config, model, found, lesson, loss, flops, WATCHED)
+        tests = of_policy(policy, lesson(found.train(0)), stage, config)
+        figures = learn_pairs(stage, config, model, found, way, *tests)
     stage.export(model, policy.tokenizer)
     return figures
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from seekling.evals.evaluate import Judged, examples, figures
 from seekling.evals.judging import Judge
+from seekling.recipes import together
 from seekling.recipes.config import Control, Curate, Eval
 from seekling.recipes.policy import Policy, generation_cost, sample_groups
 from seekling.recipes.stage import Clock, Interrupted, Stage
@@ -69,7 +70,7 @@ def sample_judged(
         if stage.stop_requested():
             raise Interrupted
         groups: list[Group] = sample_groups(policy, piece, samples, config.sampling, "eval", ban)
-        judged += judge.judged(groups)
+        judged += together.judged(policy.lanes.world, judge, groups)
         stage.charge(done + start, "eval", *generation_cost(policy, groups), clock.lap())
         passed = sum(j.num_passed for j in judged) / (len(judged) * samples)
         stage.tell(stage.name, done + start + len(piece) - 1, of or len(asked), {"pass@1": passed})

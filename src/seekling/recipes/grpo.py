@@ -13,23 +13,26 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import torch
 
 from seekling.errors import UserError
 from seekling.evals.evaluate import attempts_of
 from seekling.evals.judging import Judge
 from seekling.learn.batch import Text, pack, text_of
 from seekling.learn.optim import Optimizers
-from seekling.learn.update import logps_of, rollout_loss, step
+from seekling.learn.reading import read, values_before
+from seekling.learn.update import logps_said, rollout_loss, step
 from seekling.model.count import flops_per_token
+from seekling.model.heads import add_head, save_head, take_head
 from seekling.model.lora import reference_of
-from seekling.recipes.checkpoint import restore
 from seekling.recipes.config import Grpo
 from seekling.recipes.curating import asked_by
 from seekling.recipes.journal import Drawn, recall, remember
-from seekling.recipes.lessons import advantages, heard, is_spread, judged, updates, valued, with_spread
+from seekling.recipes.lessons import advantages, criticised, heard, is_spread, judged, updates, valued, with_spread
 from seekling.recipes.policy import Policy, generation_cost, held_in, prepare, sample_groups
 from seekling.recipes.regression import regress
 from seekling.recipes.stage import Clock, Stage
+from seekling.recipes.together import scores_of
 from seekling.records import Group, Problem, Score, Verdict
 from seekling.runlog.run import Journal
 from seekling.selftests.outcome import require
@@ -53,12 +56,16 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes, held_in(config))
     prepare(policy.model, config, stage.seed)
     reference = reference_of(policy.model)
+    if config.objective.advantage == "gae":
+        add_head(policy.model)
     optimizers = Optimizers(policy.model, config.optim, config.steps * config.updates, stage.lanes)
     _self_test(stage, config, judge, policy, reference)
+    policy = sampled_by(stage, config, policy, task)
     ask = asked_by(stage, config, task)
     regress(stage, config, policy, "before")
-    start = restore(stage.checkpoints, policy.model, optimizers, stage.warn)
-    journal = Journal(stage.folder.folder)
+    start = stage.restore(config, policy.model, optimizers)
+    policy.engine.load(policy.model)
+    journal = stage.journal()
     score = _scorer(config, judge, stage)
     clock = Clock()
 
@@ -69,9 +76,10 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
         if drawn is None:  # what is replayed costs nothing again; charged first, so that no journaled step goes unpaid
             stage.charge(index, "generate", *generated, generating)
             remember(journal, index, groups, scores)
+        policy.engine.rest()
 
         measured = config.objective.needs_reference or (config.kl_every > 0 and index % config.kl_every == 0)
-        lessons = learn_from(groups, scores, policy, reference if measured else None, config)
+        lessons = learn_from(groups, scores, policy, reference if measured else None, config, stage.dtype)
         totals, tokens, flops = [], 0, 0.0
         if not lessons:
             stage.warn(f"step {index}: no rollout is left to learn from; it makes no update")
@@ -88,6 +96,7 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
             context = float(batch.rows.positions_BT.float().mean())
             tokens += batch.num_tokens
             flops += batch.num_tokens * flops_per_token(policy.model.config, context, training=True)
+        policy.engine.load(policy.model)
         figures = of_rollouts(task, groups, scores) | of_updates(totals, measured=measured)
         seconds = clock.lap()
         stage.charge(index, "train", tokens, flops, seconds)
@@ -98,12 +107,25 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
             stage.charge(index, "eval", *watched, clock.lap())
         work = generated[0] + tokens, generated[1] + flops, generating + seconds
         stage.log(index, config.steps, *work, figures | load)
-        stage.save(index + 1, config.steps, config.checkpoint_every, policy.model, optimizers)
+        stage.save(index + 1, config, policy.model, optimizers)
         clock.lap()
 
     journal.close()
+    if config.objective.advantage == "gae":  # a policy speaks; its critic lies beside it
+        save_head(stage.folder.folder, take_head(policy.model))
     stage.export(policy.model, policy.tokenizer)
     return stage.last_figures(10) | regress(stage, config, policy, "after")
+
+
+def sampled_by(stage: Stage, config: Grpo, policy: Policy, task: Any) -> Policy:
+    """The same policy, sampled by whom the stage names: in this process, or by a server that ends with the stage."""
+    if config.sampler == "engine":
+        return policy
+    from seekling.recipes.served import Served  # with all that speaks over a wire
+
+    engine = Served(stage, config, policy, policy.prompts(list(islice(problems(task, "train", "self-test"), 8))))
+    stage.closing.callback(engine.close)
+    return replace(policy, engine=engine)
 
 
 Ask = Callable[[int], list[Problem]]
@@ -144,23 +166,37 @@ def recalled(journal: Journal, index: int, ask: Ask, config: Grpo) -> Drawn | No
 
 
 def learn_from(
-    groups: Sequence[Group], scores: Sequence[Sequence[Score]], policy: Policy, reference: Any, config: Grpo
+    groups: Sequence[Group],
+    scores: Sequence[Sequence[Score]],
+    policy: Policy,
+    reference: Any,
+    config: Grpo,
+    dtype: torch.dtype,
 ) -> list[Text]:
     """Rewards -> advantages -> one text per rollout that the updates of this step may use."""
     if config.refill:
         groups, scores = with_spread(groups, scores, config.problems_per_step)
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     texts = [text_of(rollout, replay=config.replay_routes) for rollout in rollouts]
-    read = partial(
-        logps_of, texts=texts, row_tokens=config.packing.row_tokens, passes=config.packing.passes,
-        temperature=config.sampling.temperature, lanes=policy.lanes,
-    )  # fmt: skip
-    if reference is not None and texts:
-        texts = valued(texts, reference=read(reference, replay=False))
-    if config.objective.correction != "none" and config.updates > 1 and texts:
-        texts = valued(texts, old=read(policy.model))
+    if not texts:
+        return []
+    packing, objective = config.packing, config.objective
+    ask = partial(
+        read, texts=texts, row_tokens=packing.row_tokens, passes=packing.passes, lanes=policy.lanes, dtype=dtype
+    )
+    said = partial(logps_said, temperature=config.sampling.temperature)
+    told = {}
+    if reference is not None:
+        told["reference"] = ask(reference, of=partial(said, replay=False))
+    if objective.correction != "none" and config.updates > 1:
+        told["old"] = ask(policy.model, of=said)
+    if objective.advantage == "gae":
+        told["value"] = ask(policy.model, of=values_before)
+    texts = valued(texts, **told)
+    if objective.advantage == "gae":
+        return heard(criticised(texts, scores, objective), rollouts, scores, config)
     weights = {name: weight for name, weight in config.rubric.weights().items() if weight}
-    return heard(judged(texts, advantages(scores, weights, config.objective, texts)), rollouts, config)
+    return heard(judged(texts, advantages(scores, weights, objective, texts)), rollouts, scores, config)
 
 
 def hold_mismatch(stage: Stage, config: Grpo, index: int, mismatch: float) -> None:
@@ -212,6 +248,7 @@ def of_updates(totals: Sequence[Mapping[str, float]], *, measured: bool) -> dict
         "clip_ratio": per_token("clipped"),
         "loss": sum(t["loss"] for t in totals) / len(totals),
         "grad_norm": sum(t["grad_norm"] for t in totals) / len(totals),
+        "skipped": sum(t["skipped"] for t in totals),
     }
     moved = {"drift_kl": "mismatch_kl", "clip_ratio_low": "clipped_low", "clip_ratio_high": "clipped_high"}
     several = {name: per_token(sum_) for name, sum_ in moved.items()} if len(totals) > 1 else {}
@@ -222,7 +259,9 @@ def held_out_pass(policy: Policy, judge: Judge, config: Grpo) -> tuple[float, tu
     """pass@1 on a few held-out problems, four rollouts each, the same ones every time; and its tokens and FLOPs."""
     asked = list(islice(problems(judge.task, "held_out", "watch", distinct=True), config.held_out_problems))
     groups = sample_groups(policy, asked, 4, config.sampling, "watch")
-    passed = [verdict is Verdict.PASS for row in judge.verdicts(groups) for verdict in row]
+    world = policy.lanes.world
+    rows = judge.verdicts(groups) if world.leads else []
+    passed = world.told([verdict is Verdict.PASS for row in rows for verdict in row])
     return float(np.mean(passed)), generation_cost(policy, groups)
 
 
@@ -242,10 +281,10 @@ def _scorer(config: Grpo, judge: Judge, stage: Stage) -> Callable[[int, list[Gro
     """How groups are scored: checked, or (the control) with the step's scores dealt out at random."""
 
     def checked(index: int, groups: list[Group]) -> list[list[Score]]:
-        return judge.scores(groups)
+        return scores_of(stage.world, judge, groups)
 
     def shuffled(index: int, groups: list[Group]) -> list[list[Score]]:
-        flat = [score for row in judge.scores(groups) for score in row]
+        flat = [score for row in checked(index, groups) for score in row]
         dealt = iter(Random(f"{stage.seed}/shuffle/{index}").sample(flat, len(flat)))
         return [[replace(next(dealt)) for _ in group.rollouts] for group in groups]
 
@@ -257,7 +296,7 @@ def _self_test(stage: Stage, config: Grpo, judge: Judge, policy: Policy, referen
     prompts = policy.prompts(list(islice(problems(task, "train", "self-test"), 8)))
     vocabulary = policy.tokenizer.whole.get_vocab(with_added_tokens=True)
     outcomes = require(
-        *of_key(task, judge.checker),
+        *(of_key(task, judge.checker) if stage.world.leads else ()),
         of_split(task),
         of_vocabulary(vocabulary, vocabulary, model.config.vocab_size),
         *of_agreement(model, stops, prompts),

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seekling.errors import UserError
+from seekling.learn.parallel.world import World
 from seekling.records import Group, Kept, Problem, Rollout, Score, Stop, Verdict
 from seekling.runlog.run import Journal
 
 Drawn = tuple[list[Group], list[list[Score]]]
+
+
+class SharedJournal(Journal):
+    """A journal that the first of several processes keeps; the others hear what it says."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        super().__init__(folder)
+        self.world = world
+
+    def recall(self, step: int) -> dict[str, Any] | None:
+        return self.world.told(super().recall(step))
+
+    def write(self, step: int, entry: Mapping[str, Any]) -> None:
+        if self.world.leads:
+            super().write(step, entry)
 
 
 def remember(journal: Journal, step: int, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
@@ -43,28 +60,34 @@ def _drawn(journal: Journal, step: int, line: dict[str, Any], asked: Sequence[Pr
             next_step="The task's code has changed since; delete the stage's folder to start it anew.",
         )
     groups = [
-        Group(problem, tuple(_rollout(told) for told in group["rollouts"]))
+        Group(problem, tuple(rollout_of(told) for told in group["rollouts"]))
         for problem, group in zip(asked, line["groups"], strict=True)
     ]
-    return groups, [[_score(told) for told in group["rollouts"]] for group in line["groups"]]
+    return groups, [[score_of(told) for told in group["rollouts"]] for group in line["groups"]]
 
 
 def _group_line(group: Group, scores: Sequence[Score]) -> dict[str, Any]:
-    told = [_rollout_line(rollout, score) for rollout, score in zip(group.rollouts, scores, strict=True)]
+    told = [rollout_line(rollout) | score_line(score) for rollout, score in zip(group.rollouts, scores, strict=True)]
     return {"problem": group.problem.id, "prompt": group.problem.prompt, "rollouts": told}
 
 
-def _rollout_line(rollout: Rollout, score: Score) -> dict[str, Any]:
+def rollout_line(rollout: Rollout) -> dict[str, Any]:
+    """A rollout as plain JSON values, to the bit."""
     routes = None if rollout.routes is None else [list(rollout.routes.shape), _pack(rollout.routes)]
     return {
-        "text": rollout.text, "reward": score.reward, "verdict": score.verdict.value, "parts": dict(score.parts),
-        "stop": rollout.stop.value, "seed": rollout.seed, "prompt": list(rollout.prompt),
+        "text": rollout.text, "stop": rollout.stop.value, "seed": rollout.seed, "prompt": list(rollout.prompt),
         "tokens": list(rollout.tokens), "logps": _pack(rollout.logps), "routes": routes,
         **({"kept": [_pack(rollout.kept.ids), _pack(rollout.kept.ends)]} if rollout.kept else {}),
     }  # fmt: skip
 
 
-def _rollout(told: dict[str, Any]) -> Rollout:
+def score_line(score: Score) -> dict[str, Any]:
+    """A score as plain JSON values."""
+    return {"reward": score.reward, "verdict": score.verdict.value, "parts": dict(score.parts)}
+
+
+def rollout_of(told: dict[str, Any]) -> Rollout:
+    """The rollout of a line."""
     routes = told["routes"] and _unpack(told["routes"][1], np.int16).reshape(told["routes"][0])
     logps = _unpack(told["logps"], np.float32)
     prompt, tokens = tuple(told["prompt"]), tuple(told["tokens"])
@@ -72,7 +95,8 @@ def _rollout(told: dict[str, Any]) -> Rollout:
     return Rollout(prompt, tokens, logps, told["text"], Stop(told["stop"]), told["seed"], routes, kept)
 
 
-def _score(told: dict[str, Any]) -> Score:
+def score_of(told: dict[str, Any]) -> Score:
+    """The score of a line."""
     return Score(told["reward"], Verdict(told["verdict"]), told["parts"])
 
 

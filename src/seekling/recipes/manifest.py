@@ -42,6 +42,14 @@ class Head(Settings):
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of the arithmetic in training")
     device: str = Field("auto", description="auto, cpu, cuda, ...", json_schema_extra={"runtime": True})
     threads: int = Field(0, ge=0, description="CPU threads; 0 takes all cores", json_schema_extra={"runtime": True})
+    processes: int = Field(
+        1, ge=1, description="processes on this machine, each with a device of its own; torchrun's number counts more",
+        json_schema_extra={"runtime": True},
+    )  # fmt: skip
+    expert_parallel: bool = Field(
+        False, description="of several processes each has experts of its own, to which tokens travel",
+        json_schema_extra={"runtime": True},
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +259,8 @@ def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str
     known: dict[str, str] = {}
     for stage in ordered:
         settings = weight_settings(stage) | {"task": _task_settings(stage)}
+        if isinstance(stage, Trained) and stage.export == "best":
+            settings |= {name: getattr(stage, name) for name in stage.decisive}
         settings.pop("source")
         files: list[Any] = [
             content_hash(_task_of(stage)),

@@ -186,7 +186,8 @@ def _refuse_long(stage: Stage, config: Preferences, context: int, longest: _Long
     else:
         why = f"both texts stand in one row, of packing.row_tokens = {config.packing.row_tokens}"
         advice = f"Set packing.row_tokens to at least {longest.num_tokens}"
-    said = f"{counts['too long']} pairs are too long; the longest has {longest.num_tokens} tokens: {why}"
+    num_long, num_pairs = counts["too long"], sum(counts.values())
+    said = f"{num_long} of {num_pairs} pairs are too long; the longest has {longest.num_tokens} tokens: {why}"
     if config.too_long == "refuse":
         raise UserError(said, where=longest.where, next_step=f'{advice}, or too_long = "drop" to leave them out.')
     stage.warn(f"{said}; they are left out ({longest.where})")

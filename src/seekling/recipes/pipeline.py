@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,12 +20,13 @@ import torch
 from seekling.errors import GateMissed, UserError
 from seekling.learn.lanes import Lanes
 from seekling.plan.machine import machine
-from seekling.recipes.config import KINDS, Gate, StageSettings
+from seekling.recipes.config import KINDS, Control, Eval, Gate, Grpo, StageSettings, Trained
 from seekling.recipes.manifest import Manifest
 from seekling.recipes.stage import Interrupted, Stage, Tell
 from seekling.runlog.files import locked
 from seekling.runlog.ledger import Ledger, read_ledger
 from seekling.runlog.run import Run, StageFolder
+from seekling.workers.crew import Member, member
 
 ADVICE = "Look at its curves in the report, change a setting (more steps, another learning rate) and run again."
 
@@ -40,10 +44,16 @@ class Watcher:
 def run_manifest(manifest: Manifest, folder: Path, watcher: Watcher) -> Path:
     """Run every stage that is not finished. Returns the run's folder.
 
-    Raises GateMissed at the first gate a stage misses, Interrupted when asked to stop, UserError for the rest.
+    Of several processes the first does so, and the others work on the stages it begins: only the first writes, tells
+    and judges. Raises GateMissed at the first gate a stage misses, Interrupted when asked to stop, UserError for the
+    rest.
     """
+    if (who := member()) and who.rank:
+        follow(manifest, folder)
+        return folder
     with locked(folder):
         run = Run(folder)
+        refuse_served(manifest, who)
         device, lanes = set_up(manifest, run, watcher.warn)
         session = run.open_session(manifest.to_toml(), session_facts(manifest, device, lanes))
         read_ledger(folder)  # a damaged line is told before the work, not after it
@@ -53,7 +63,42 @@ def run_manifest(manifest: Manifest, folder: Path, watcher: Watcher) -> Path:
                 _run_stage(manifest, settings, index, run, session, device, lanes, ledger, watcher)
         finally:
             ledger.close()
+        lanes.world.told("")
+        lanes.world.close()
     return folder
+
+
+def follow(manifest: Manifest, folder: Path) -> None:
+    """Work on every stage that the first process begins, until it says that there is none.
+
+    What this process writes stands in a folder of its own, which is thrown away.
+    """
+    device, lanes = set_up(manifest, Run(folder), lambda text: None)
+    quiet = Watcher(lambda *told: None, lambda text: None)
+    while name := lanes.world.told(""):
+        settings, home = manifest.stage(name), folder / manifest.folder_name(name)
+        with TemporaryDirectory(prefix="seekling-") as scratch, closing(Ledger(Path(scratch))) as ledger:
+            own = Path(scratch) / home.name
+            shutil.copytree(home, own, ignore=lambda place, names: [n for n in names if not n.endswith(".json")])
+            stage = _begun(manifest, settings, Run(folder), StageFolder(own), 0, device, lanes, ledger, quiet)
+            stage.home = home
+            _worked(stage, settings)
+    lanes.world.close()
+
+
+def is_shared(settings: StageSettings) -> bool:
+    """Whether all processes work on such a stage, or the first alone."""
+    return isinstance(settings, Trained | Eval | Control)
+
+
+def refuse_served(manifest: Manifest, who: Member | None) -> None:
+    """Raises UserError where several processes would each ask a server for rollouts."""
+    for stage in manifest.stages:
+        if who and isinstance(stage, Grpo) and stage.sampler != "engine":
+            raise UserError(
+                f'stage "{stage.name}" samples through a server, and {who.size} processes would each hand it weights',
+                next_step='Set sampler = "engine": each process then samples its share. Or run one process.',
+            )
 
 
 def set_up(manifest: Manifest, run: Run, warn: Callable[[str], None]) -> tuple[torch.device, Lanes]:
@@ -64,17 +109,42 @@ def set_up(manifest: Manifest, run: Run, warn: Callable[[str], None]) -> tuple[t
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True) without importing half of torch
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     capability = torch.backends.cpu.get_cpu_capability()
-    device = pick_device(manifest.head.device)
-    facts = {"cpu_capability": capability, "torch": torch.__version__, "device": str(device)}
+    who = member()
+    device = pick_device(manifest.head.device, who)
+    facts = {"cpu_capability": capability, "torch": torch.__version__, "device": str(device), **_company(manifest, who)}
     for name, now in facts.items():
         before = earlier.get(name)
         if before is not None and before != now:
             warn(f"this run began with {name} {before} and goes on with {now}: equal within tolerance, not to the bit")
-    return device, Lanes(threads if device.type == "cpu" else 1)
+    if who is None:
+        return device, Lanes(threads if device.type == "cpu" else 1)
+    from seekling.learn.parallel.ranks import join  # with all that several processes need
+
+    return device, Lanes(1, join(device, who, spread_experts=manifest.head.expert_parallel))
 
 
-def pick_device(wanted: str) -> torch.device:
-    """The device asked for, or the accelerator torch finds, or the CPU."""
+def _company(manifest: Manifest, who: Member | None) -> dict[str, Any]:
+    """How many processes work on it, and whether each has experts of its own."""
+    return {"processes": who.size, "expert_parallel": manifest.head.expert_parallel} if who else {"processes": 1}
+
+
+def pick_device(wanted: str, who: Member | None = None) -> torch.device:
+    """The device asked for, or the accelerator torch finds, or the CPU; of several processes each has its own.
+
+    Raises UserError when it cannot be used, or when this machine has fewer than it has processes.
+    """
+    found = _device(wanted)
+    if who is None or found.type == "cpu":
+        return found
+    if who.local >= (count := torch.accelerator.device_count()):
+        raise UserError(
+            f"this machine has {count} devices of type {found.type}, and process {who.rank} would need another",
+            next_step=f'Start at most {count} processes here, or set device = "cpu".',
+        )
+    return torch.device(found.type, who.local)
+
+
+def _device(wanted: str) -> torch.device:
     if wanted != "auto":
         try:
             torch.empty(1, device=wanted)
@@ -94,7 +164,7 @@ def session_facts(manifest: Manifest, device: torch.device, lanes: Lanes) -> dic
         "hardware": {"cpu": facts.cpu, "cores": facts.cores, "memory_bytes": facts.memory_bytes},
         "threads": lanes.count, "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": str(device), "dtype": manifest.head.dtype, "torch": torch.__version__,
-        "python": platform.python_version(),
+        "python": platform.python_version(), **_company(manifest, member()),
     }  # fmt: skip
     return {
         "run": {
@@ -132,26 +202,41 @@ def _run_stage(
     if not folder.is_done():
         if watcher.stop_requested():
             raise Interrupted
-        inputs = tuple(StageFolder(run.folder / manifest.folder_name(name)) for name in settings.sources)
         folder.folder.mkdir(parents=True, exist_ok=True)
         for change in _changes(folder.facts().get("settings", {}), settings.model_dump(mode="json", by_alias=True)):
             watcher.warn(f'stage "{settings.name}" began with other runtime settings: {change}')
         folder.write(**_about(manifest, settings, index), **({} if folder.facts() else {"started": time.time()}))
         watcher.begin(settings.name, "running")
-        stage = Stage(
-            settings.name, folder, inputs, f"{manifest.head.seed}/{settings.name}", session, device,
-            getattr(torch, manifest.head.dtype), ledger, watcher.tell, watcher.warn, watcher.stop_requested,
-            lanes,
-        )  # fmt: skip
-        try:
-            figures = _loop(settings.kind)(stage, settings)
-        finally:
-            stage.metrics.close()
-            stage.note_seconds()
-        folder.write(figures=figures, state="done")
+        if is_shared(settings):
+            lanes.world.told(settings.name)
+        elif lanes.world.size > 1:
+            lanes = Lanes(manifest.head.threads or machine().cores or 1)
+        stage = _begun(manifest, settings, run, folder, session, device, lanes, ledger, watcher)
+        folder.write(figures=_worked(stage, settings), state="done")
     else:
         watcher.begin(settings.name, "finished before")
     _hold_gate(settings, folder)
+
+
+def _begun(
+    manifest: Manifest, settings: StageSettings, run: Run, folder: StageFolder, session: int, device: torch.device,
+    lanes: Lanes, ledger: Ledger, watcher: Watcher,
+) -> Stage:  # fmt: skip
+    inputs = tuple(StageFolder(run.folder / manifest.folder_name(name)) for name in settings.sources)
+    return Stage(
+        settings.name, folder, inputs, f"{manifest.head.seed}/{settings.name}", session, device,
+        getattr(torch, manifest.head.dtype), ledger, watcher.tell, watcher.warn, watcher.stop_requested, lanes,
+    )  # fmt: skip
+
+
+def _worked(stage: Stage, settings: StageSettings) -> dict[str, float]:
+    """The stage's figures."""
+    try:
+        return stage.work(_loop(settings.kind), settings)
+    finally:
+        stage.closing.close()
+        stage.metrics.close()
+        stage.note_seconds()
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:

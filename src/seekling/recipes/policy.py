@@ -20,6 +20,7 @@ from seekling.model.decoder import Decoder
 from seekling.model.foreign import load_any
 from seekling.model.lora import add_adapters, keep_trained
 from seekling.recipes.config import Trained
+from seekling.recipes.together import joined, share
 from seekling.records import Group, Problem, Rollout
 from seekling.text.chat import encode_prompts
 from seekling.text.tokenizer import Tokenizer
@@ -112,17 +113,28 @@ def sample_groups(
     """``num_rollouts`` per problem. Each rollout's draws depend on (seed, problem, its number) alone.
 
     With ``tell_kept`` they say what a truncated sampler chose among, as a learner needs to know. The problems always
-    make two batches, so that two lanes can sample side by side and one changes no bit.
+    make two batches, so that two lanes can sample side by side and one changes no bit. Of several processes each
+    samples its share, as one batch, and all know what all said.
     """
+    world = policy.lanes.world
+    own = share(world, problems)
+    found = _sampled(policy, own, num_rollouts, sampling, seed, ban, tell_kept=tell_kept) if own else []
+    return joined(world, problems, found)
+
+
+def _sampled(
+    policy: Policy, problems: Sequence[Problem], num_rollouts: int, sampling: Sampling, seed: str, ban: BanFor | None,
+    *, tell_kept: bool,
+) -> list[Group]:  # fmt: skip
     prompts = policy.prompts(problems)
     requests = [
         Request(prompt, seed_of(seed, problem.id, number), ban(problem) if ban else None, tell_kept)
         for problem, prompt in zip(problems, prompts, strict=True)
         for number in range(num_rollouts)
     ]
-    middle = len(problems) // 2 * num_rollouts
-    shares = [share for share in (requests[:middle], requests[middle:]) if share]
-    said = chain(*policy.lanes.map(lambda share: policy.engine.generate(share, sampling), shares))
+    middle = len(problems) // 2 * num_rollouts if policy.lanes.world.size == 1 else 0
+    batches = [batch for batch in (requests[:middle], requests[middle:]) if batch]
+    said = chain(*policy.lanes.map(lambda batch: policy.engine.generate(batch, sampling), batches))
     rollouts = [_rollout(policy, request, completion) for request, completion in zip(requests, said, strict=True)]
     rows = [tuple(rollouts[start : start + num_rollouts]) for start in range(0, len(rollouts), num_rollouts)]
     return [Group(problem, row) for problem, row in zip(problems, rows, strict=True)]

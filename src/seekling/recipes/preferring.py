@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from seekling.learn.batch import Batch, Text, pack
 from seekling.learn.optim import Optimizers
 from seekling.learn.update import Loss, step
 from seekling.model.decoder import Decoder
-from seekling.recipes.checkpoint import restore
 from seekling.recipes.config import Preferences
 from seekling.recipes.pairs import Couple, Couples
 from seekling.recipes.stage import Clock, Stage
@@ -24,53 +23,64 @@ Lesson = Callable[[Sequence[Couple]], list[Text]]
 """From couples to the texts of an update, side by side, the weight of each pair in them."""
 PairLoss = Callable[[Decoder, Batch], Loss]
 """The loss of any slice of rows; its ``sums`` are those of ``counted``, and what is weighed, like the loss itself."""
-WEIGHED = ("loss", "nll_loss", "grad_norm")
+Flops = Callable[[float, bool], float]
+"""FLOPs of a token by the mean context it sees: of a step, or of a look without one."""
+WEIGHED = ("loss", "nll_loss", "grad_norm", "skipped")
+BEFORE = "before"
+"""The fact that keeps the figures of the model that came in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a stage learns from pairs. ``watched``: which figures are told of held-out pairs too, and by what names."""
+
+    lesson: Lesson
+    loss: PairLoss
+    flops: Flops
+    watched: Mapping[str, str]
 
 
 def learn_pairs(
-    stage: Stage,
-    config: Preferences,
-    model: Decoder,
-    found: Couples,
-    lesson: Lesson,
-    loss: PairLoss,
-    flops: Callable[[float], float],
-    watched: dict[str, str],
+    stage: Stage, config: Preferences, model: Decoder, found: Couples, way: Way, *tests: SelfTest
 ) -> dict[str, float]:
-    """Run the stage's steps from where they stand. Returns the last step's figures and those on held-out pairs.
+    """Run the stage's steps from where they stand, once ``tests`` and its own hold.
 
-    ``flops`` are a token's, by the mean context it sees. ``watched`` says which sums are told of held-out pairs, and
-    by what names; they are measured before a step's update, so that the first are those of the model that came in.
+    Returns the last step's figures, and on held-out pairs those of the model that is left and of the one that came in.
     """
-    optimizers = Optimizers(model, config.optim, config.steps, stage.lanes)
-    held_out = lesson(found.held_out) if found.held_out else []
+    first, held_out = way.lesson(found.train(0)), way.lesson(found.held_out) if found.held_out else []
     if not held_out and config.held_out:
         stage.warn("no pair is held out: whether others would be told apart is not measured")
-    start = restore(stage.checkpoints, model, optimizers, stage.warn)
-
+    stage.folder.write(selftests=require(*tests, of_slicing(stage, config, model, first, way.loss)))
+    optimizers = Optimizers(model, config.optim, config.steps, stage.lanes)
     clock = Clock()
 
-    def measured(index: int) -> dict[str, float]:
+    def measured(steps_done: int) -> dict[str, float]:
         if not held_out:
             return {}
-        totals = means(compared(stage, config, model, held_out, loss))
-        stage.charge(index, "eval", *_work(held_out, flops, share=1 / 3), clock.lap())
-        return {told: totals[name] for name, told in watched.items()}
+        figures = means(compared(stage, config, model, held_out, way.loss))
+        stage.charge(steps_done, "eval", *_work(held_out, way.flops, training=False), clock.lap())
+        return {told: figures[name] for name, told in way.watched.items()}
 
-    for index in range(start, config.steps):
-        before = measured(index) if config.held_out_every and index % config.held_out_every == 0 else {}
-        texts = lesson(found.train(index))
+    if BEFORE not in stage.folder.facts():
+        stage.folder.write(**{BEFORE: measured(0)})
+    for index in range(stage.restore(config, model, optimizers), config.steps):
+        texts = way.lesson(found.train(index))
         batch = pack(texts, config.packing.row_tokens, together=2).to(stage.device)
         figures = means(step(
-            model, optimizers, batch, loss,
+            model, optimizers, batch, way.loss,
             step_index=index, passes=config.packing.passes, lanes=stage.lanes, dtype=stage.dtype,
         ))  # fmt: skip
-        seconds, work = clock.lap(), _work(texts, flops)
+        seconds, work = clock.lap(), _work(texts, way.flops, training=True)
         stage.charge(index, "train", *work, seconds)
-        stage.log(index, config.steps, *work, seconds, figures | before | {"tokens_per_s": work[0] / seconds})
-        stage.save(index + 1, config.steps, config.checkpoint_every, model, optimizers)
+        is_due = config.held_out_every > 0 and (index + 1) % config.held_out_every == 0
+        figures |= (measured(index + 1) if is_due else {}) | {"tokens_per_s": work[0] / seconds}
+        stage.log(index, config.steps, *work, seconds, figures)
+        stage.save(index + 1, config, model, optimizers)
         clock.lap()
-    return stage.last_figures(1) | measured(config.steps)
+    last = stage.last_figures(1)
+    if config.export == "best" or not last.keys() >= set(way.watched.values()):  # else the last step told them
+        last |= measured(config.steps)
+    return last | {f"{name}_before": value for name, value in stage.folder.facts()[BEFORE].items()}
 
 
 def weighed(texts: Sequence[Text]) -> list[Text]:
@@ -99,18 +109,11 @@ def compared(
 
     def told(part: Batch) -> dict[str, float]:
         kind, is_cast = stage.device.type, stage.dtype != torch.float32
-        with torch.no_grad(), torch.autocast(kind, stage.dtype, enabled=is_cast):
+        with torch.no_grad(), torch.autocast(kind, stage.dtype, enabled=is_cast, cache_enabled=False):
             return {name: float(value) for name, value in loss(model, part).sums.items()}
 
     parts = stage.lanes.map(told, batch.passes(passes or -(-len(batch.targets_BT) // 8)))
     return {name: sum(part[name] for part in parts) for name in parts[0]}
-
-
-def hold(
-    stage: Stage, config: Preferences, model: Decoder, texts: Sequence[Text], loss: PairLoss, *more: SelfTest
-) -> None:
-    """The start-up self-tests of a stage of pairs, ``more`` among them. Raises SelfTestFailed."""
-    stage.folder.write(selftests=require(*more, of_slicing(stage, config, model, texts, loss)))
 
 
 def of_slicing(stage: Stage, config: Preferences, model: Decoder, texts: Sequence[Text], loss: PairLoss) -> SelfTest:
@@ -121,8 +124,8 @@ def of_slicing(stage: Stage, config: Preferences, model: Decoder, texts: Sequenc
     return SelfTest("loss ignores slicing", gap, limit, "A pair's two texts must be read in one pass.")
 
 
-def _work(texts: Sequence[Text], flops: Callable[[float], float], share: float = 1.0) -> tuple[int, float]:
-    """Tokens, and FLOPs: all of a step's, or the ``share`` of them that its forward pass is."""
+def _work(texts: Sequence[Text], flops: Flops, *, training: bool) -> tuple[int, float]:
+    """Tokens and FLOPs of a step, or of a look."""
     lengths = np.array([len(text.tokens) for text in texts])
-    context = float((lengths * (lengths - 1) / 2).sum() / lengths.sum())
-    return int(lengths.sum()), float(lengths.sum()) * flops(context) * share
+    count, context = int(lengths.sum()), float((lengths * (lengths - 1) / 2).sum() / lengths.sum())
+    return count, count * flops(context, training)

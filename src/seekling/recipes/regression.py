@@ -14,6 +14,7 @@ from seekling.engine.config import Sampling
 from seekling.evals.evaluate import Judged, interval
 from seekling.evals.judging import Judge
 from seekling.evals.suites import TEMPERATURE, TOP_P, load, suite_figures
+from seekling.recipes import together
 from seekling.recipes.config import Grpo, names_task
 from seekling.recipes.evaluate import PROBLEMS_PER_CALL, held_out
 from seekling.recipes.policy import Policy, generation_cost, sample_groups
@@ -91,7 +92,7 @@ def _ask(stage: Stage, config: Grpo, policy: Policy, opened: Opened, first: int)
             raise Interrupted
         piece = opened.problems[start : start + PROBLEMS_PER_CALL]
         groups = sample_groups(policy, piece, config.regression_samples, sampling, "regression")
-        judged += opened.judge.judged(groups)
+        judged += together.judged(policy.lanes.world, opened.judge, groups)
         stage.charge(first + start, "regression", *generation_cost(policy, groups), clock.lap())
     opened.judge.close()
     return suite_figures(judged, opened.vote)

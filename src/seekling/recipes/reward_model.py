@@ -26,7 +26,7 @@ from seekling.recipes.chats import Row
 from seekling.recipes.config import RewardModel
 from seekling.recipes.pairs import Couple, closed, couples, together
 from seekling.recipes.policy import Policy, held_in, prepare
-from seekling.recipes.preferring import counted, hold, learn_pairs
+from seekling.recipes.preferring import Way, counted, learn_pairs
 from seekling.recipes.sft import encode
 from seekling.recipes.stage import Stage
 from seekling.recipes.text import learned
@@ -50,17 +50,16 @@ def reward_model(stage: Stage, config: RewardModel) -> dict[str, float]:
     speechless(model)
     prepare(model, config, stage.seed)
     head.requires_grad_(True)  # whatever else is frozen
-    loss = partial(rating_pass, config=config)
 
-    def flops(context: float) -> float:
+    def flops(context: float, training: bool) -> float:
         logits = 2.0 * model.config.vocab_size * model.config.hidden_size  # which nobody asks for
-        return flops_per_token(model.config, context, training=True) - 3 * logits
+        return flops_per_token(model.config, context, training=training) - (3 if training else 1) * logits
 
+    way = Way(ended, partial(rating_pass, config=config), flops, WATCHED)
     with couples(stage, config, policy.tokenizer, model.config.max_position_embeddings) as found:
-        hold(stage, config, model, ended(found.train(0)), loss)
-        figures = learn_pairs(stage, config, model, found, ended, loss, flops, WATCHED)
-        ends = {couple.chosen.tokens[-1] for couple in found.train(0)}
-    export(stage, model, policy.tokenizer, ends)
+        pad = padding(policy.tokenizer, {text.tokens[-1] for text in together(found.train(0))})
+        figures = learn_pairs(stage, config, model, found, way)
+    export(stage, model, policy.tokenizer, pad)
     return figures
 
 
@@ -92,10 +91,11 @@ def rating_pass(model: Decoder, batch: Batch, *, config: RewardModel) -> Loss:
     return Loss(value, {"loss": value.detach(), **sums})
 
 
-def export(stage: Stage, model: Decoder, tokenizer: Tokenizer, ends: set[int]) -> None:
-    """Leave the reward model in the stage's folder, adapters merged, with a padding that ends no text."""
+def export(stage: Stage, model: Decoder, tokenizer: Tokenizer, pad: int) -> None:
+    """Leave the reward model in the stage's folder, adapters merged, and a tokenizer that pads with ``pad``."""
     stage.refuse_broken(model)
-    pad = padding(tokenizer, ends)
+    if not stage.world.leads:
+        return
     tokenizer.save(stage.folder.model)
     pad_with(stage.folder.model, tokenizer.decode([pad]))
     dtype = None
@@ -147,23 +147,27 @@ class Rater:
         """
         if not replies:
             return []
-        texts = [self._text(place, *pair) for place, pair in enumerate(zip(prompts, replies, strict=True), 1)]
+        texts = self._texts(prompts, replies)
         rows = max(ROW_TOKENS, *(len(text.tokens) for text in texts))
         passes = max(1, sum(len(text.tokens) for text in texts) // (4 * rows))
         told = read(self.model, texts, values_after, row_tokens=rows, passes=passes, lanes=self.lanes)
         return [float(values[-1]) for values in told]
 
-    def _text(self, place: int, prompt: Prompt, reply: str) -> Text:
-        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-        row = Row([*asked, {"role": "assistant", "content": reply}], f"reply {place}", given=len(asked))
-        text, room = learned(*closed(row, encode(self.tokenizer, [row])[0])), self.model.config.max_position_embeddings
-        if len(text.tokens) > room:
-            raise UserError(
-                f"a reply has {len(text.tokens)} tokens with its prompt; the reward model reads {room}",
-                where=row.where,
-                next_step="Rate shorter replies, or leave this one out.",
-            )
-        return text
+    def _texts(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> list[Text]:
+        rows = []
+        for place, (prompt, reply) in enumerate(zip(prompts, replies, strict=True), 1):
+            asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+            rows.append(Row([*asked, {"role": "assistant", "content": reply}], f"reply {place}", given=len(asked)))
+        texts, room = [], self.model.config.max_position_embeddings
+        for row, encoded in zip(rows, encode(self.tokenizer, rows), strict=True):
+            texts.append(learned(*closed(row, encoded)))
+            if len(texts[-1].tokens) > room:
+                raise UserError(
+                    f"a reply has {len(texts[-1].tokens)} tokens with its prompt; the reward model reads {room}",
+                    where=row.where,
+                    next_step="Rate shorter replies, or leave this one out.",
+                )
+        return texts
 
 
 def load_reward_model(folder: Path, device: torch.device | None = None, lanes: Lanes = ONE) -> Rater:

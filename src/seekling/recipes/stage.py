@@ -5,24 +5,32 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from seekling.errors import UserError
+from seekling.learn.guard import Broken
 from seekling.learn.lanes import ONE, Lanes
 from seekling.learn.optim import Optimizers
+from seekling.learn.parallel.world import World
 from seekling.model.decoder import Decoder
 from seekling.model.foreign import Foreign, save_any
 from seekling.model.lora import adapters, merged, save_adapter
 from seekling.model.weights import save_model
-from seekling.recipes.checkpoint import save_checkpoint
+from seekling.recipes.checkpoint import Best, best_of, restore, save_checkpoint, take_weights
+from seekling.recipes.config import StageSettings, Trained
+from seekling.recipes.journal import SharedJournal
 from seekling.records import StepRecord
+from seekling.runlog.files import read_json, write_json
 from seekling.runlog.ledger import Entry, Ledger
-from seekling.runlog.run import MetricLog, StageFolder
+from seekling.runlog.run import Journal, MetricLog, StageFolder
 from seekling.text.tokenizer import Tokenizer
+
+S = TypeVar("S", bound=StageSettings)
 
 Tell = Callable[[str, int, int, Mapping[str, float]], None]
 """(stage, step, of how many, figures): how a loop speaks to whoever watches."""
@@ -34,7 +42,11 @@ class Interrupted(Exception):
 
 @dataclass
 class Stage:
-    """One stage at work. ``seed`` names its draws; ``inputs`` are the finished folders it reads, in order."""
+    """One stage at work. ``seed`` names its draws; ``inputs`` are the finished folders it reads, in order.
+
+    ``closing`` is what ends with it, however it ends. ``home`` is where the stage stands when ``folder``, that of one
+    of several processes which only follows, is not it.
+    """
 
     name: str
     folder: StageFolder
@@ -48,7 +60,11 @@ class Stage:
     warn: Callable[[str], None]
     stop_requested: Callable[[], bool] = lambda: False
     lanes: Lanes = ONE
+    home: Path | None = None
+    closing: ExitStack = field(default_factory=ExitStack)
     metrics: MetricLog = field(init=False)
+    _told: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    _best: Best | None = None
     _began: float = field(init=False)
     _seconds_before: float = field(init=False)
 
@@ -60,7 +76,16 @@ class Stage:
     @property
     def checkpoints(self) -> Path:
         """Where this stage's checkpoints stand."""
-        return self.folder.folder / "checkpoints"
+        return (self.home or self.folder.folder) / "checkpoints"
+
+    @property
+    def world(self) -> World:
+        """The processes that work on it."""
+        return self.lanes.world
+
+    def journal(self) -> Journal:
+        """What was drawn and judged so far, kept by the first process and known to all."""
+        return SharedJournal(self.folder.folder, self.world)
 
     def charge(self, step: int, kind: str, tokens: int, flops: float, seconds: float) -> None:
         """Enter one piece of work in the ledger."""
@@ -68,22 +93,87 @@ class Stage:
         self.ledger.append(Entry(self.name, self.session, step, kind, tokens, flops, seconds, folder))
 
     def log(self, step: int, of: int, tokens: int, flops: float, seconds: float, figures: Mapping[str, Any]) -> None:
-        """Write one step's record and tell it. Raises UserError when a figure is not finite: training diverged."""
-        wrong = [name for name, value in figures.items() if isinstance(value, float) and not math.isfinite(value)]
-        if wrong:
-            raise self._diverged(f"at step {step} {wrong[0]} is not a finite number")
-        self.metrics.write(StepRecord(step, self.session, seconds, tokens, flops, figures))
-        self.tell(self.name, step, of, {k: v for k, v in figures.items() if isinstance(v, int | float)})
+        """Write one step's record and tell it. Raises UserError when a figure is not finite: training diverged.
 
-    def save(self, next_step: int, of: int, every: int, model: Decoder, optimizers: Optimizers) -> None:
-        """A checkpoint when one is due or someone asked to stop. Raises Interrupted then, unless all is done."""
-        asked = self.stop_requested()
-        if asked or next_step % every == 0:
+        Of a step with a skipped update the finite figures are written: why it was skipped is told.
+        """
+        wrong = [name for name, value in figures.items() if isinstance(value, float) and not math.isfinite(value)]
+        if wrong and not figures.get("skipped"):
+            raise self._diverged(f"at step {step} {wrong[0]} is not a finite number")
+        told = {name: value for name, value in figures.items() if name not in wrong}
+        self._told[step] = told
+        self.metrics.write(StepRecord(step, self.session, seconds, tokens, flops, told))
+        self.tell(self.name, step, of, {k: v for k, v in told.items() if isinstance(v, int | float)})
+
+    def restore(self, config: Trained, model: Decoder, optimizers: Optimizers) -> int:
+        """Fill model and optimizers from the newest sound checkpoint. Returns the step to do next.
+
+        Where all steps are done the model is the one to export.
+        """
+        optimizers.guard.barred = self.world.told(sorted(self._barred()))
+        start = restore(self.checkpoints, model, optimizers, self.warn)
+        self._best = best_of(self.checkpoints, start) if start else None
+        known = self.folder.metrics() if start % config.checkpoint_every else []  # someone stopped it on the way
+        self._told = {record.step: record.metrics for record in known if record.step < start}
+        if self._best and config.export == "best":
+            take_weights(self.checkpoints, self._best, model if start >= config.steps else None)
+        return start
+
+    def save(self, next_step: int, config: Trained, model: Decoder, optimizers: Optimizers) -> None:
+        """A checkpoint when one is due or someone asked to stop. Raises Interrupted then, unless all is done.
+
+        After the last step the model is the one to export. Raises UserError when too many updates in a row were
+        skipped.
+        """
+        self._hold_skipped(next_step - 1, config, optimizers)
+        asked, is_last = self.world.told(self.stop_requested()), next_step >= config.steps
+        is_compared = next_step % config.checkpoint_every == 0 or (is_last and config.export == "best")
+        if asked or is_compared:
             self.refuse_broken(model)
-            save_checkpoint(self.checkpoints, next_step, model, optimizers)
+            best = self._better(next_step, config) if is_compared else self._best
+            known = self.world.told(best and asdict(best))
+            best = Best(**known) if known else None
+            self.metrics.sync()  # the figures of what is saved must outlive whatever it outlives
+            save_checkpoint(self.checkpoints, next_step, model, optimizers, best=best, keep=config.keep)
+            self._best = best
             self.note_seconds()
-        if asked and next_step < of:
+        if asked and not is_last:
             raise Interrupted
+        if is_last and self._best and config.export == "best":
+            take_weights(self.checkpoints, self._best, model)
+
+    def _better(self, next_step: int, config: Trained) -> Best | None:
+        """The best checkpoint, the one about to be saved among them: stops on the way change nothing of it."""
+        name, before = config.best_by, (next_step - 1) // config.checkpoint_every * config.checkpoint_every
+        steps = range(before if name == "loss" else next_step - 1, next_step)
+        known = [self._told[step][name] for step in steps if name in self._told.get(step, {})]
+        self._told.clear()
+        return Best(next_step, name, math.fsum(known) / len(known)).or_better(self._best) if known else self._best
+
+    def _hold_skipped(self, step: int, config: Trained, optimizers: Optimizers) -> None:
+        guard, most = optimizers.guard, config.optim.max_skipped
+        for fault in guard.faults:
+            self.warn(f"step {step}: an update is skipped: {fault} ({guard.in_a_row} in a row, at most {most})")
+        guard.faults = []
+        if guard.in_a_row > most:
+            raise self._diverged(f"{guard.in_a_row} updates in a row were skipped, the last at step {step}")
+
+    def work(self, loop: Callable[[Stage, S], dict[str, float]], settings: S) -> dict[str, float]:
+        """Run a loop; where an update broke the weights, again from the last checkpoint, without that update."""
+        while True:
+            try:
+                return loop(self, settings)
+            except Broken as broken:
+                barred, how = self._barred() | {broken.step}, str(broken)
+            self.closing.close()
+            if self.world.leads:
+                write_json(self.checkpoints / "barred.json", sorted(barred))
+            self.warn(f'stage "{self.name}": {how}; back to the last checkpoint, to go on without that update')
+
+    def _barred(self) -> frozenset[int]:
+        """Updates that broke the weights in some session."""
+        file = self.checkpoints / "barred.json"
+        return frozenset(read_json(file) if file.exists() else ())
 
     def export(self, model: Decoder, tokenizer: Tokenizer) -> None:
         """Leave the finished model in the stage's folder; of an adapted one, merged, and its adapters beside it.
@@ -91,6 +181,8 @@ class Stage:
         Merged it is float32 whatever its base: rounded to bfloat16, what the adapters learned could vanish.
         """
         self.refuse_broken(model)
+        if not self.world.leads:
+            return
         tokenizer.save(self.folder.model)
         if isinstance(model, Foreign) or not adapters(model):
             save_any(self.folder.model, model)
@@ -117,12 +209,18 @@ class Stage:
         self.folder.write(seconds=self._seconds_before + time.perf_counter() - self._began)
 
     def last_figures(self, num_steps: int) -> dict[str, float]:
-        """Mean figures of the last steps, from the log: a resumed stage tells what an uninterrupted one would."""
-        lines = [record.metrics for record in self.folder.metrics()[-num_steps:]]
+        """Mean figures of the last steps, from the log: a resumed stage tells what an uninterrupted one would.
+
+        Skipped updates are counted over the whole stage.
+        """
+        records = self.folder.metrics()
+        lines = [record.metrics for record in records[-num_steps:]]
         known = [{k: v for k, v in line.items() if isinstance(v, int | float)} for line in lines]
         names = sorted({name for line in known for name in line} - {"tokens_per_s"})
         values = {name: [line[name] for line in known if name in line] for name in names}
-        return {name: math.fsum(found) / len(found) for name, found in values.items()}
+        means = {name: math.fsum(found) / len(found) for name, found in values.items()}
+        skipped = math.fsum(record.metrics.get("skipped", 0.0) for record in records)
+        return means | ({"skipped": skipped} if "skipped" in means else {})
 
 
 class Clock:

@@ -15,7 +15,6 @@ from seekling.learn.optim import Optimizers
 from seekling.learn.update import move_biases, step, text_loss
 from seekling.model.count import flops_per_token
 from seekling.model.decoder import Decoder
-from seekling.recipes.checkpoint import restore
 from seekling.recipes.config import Pretrain, Sft
 from seekling.recipes.policy import prepare
 from seekling.recipes.stage import Clock, Stage
@@ -35,7 +34,7 @@ def learn_text(
     if config.adapter.rank:
         _self_test(stage, model, tokenizer, texts(0))
     optimizers = Optimizers(model, config.optim, config.steps, stage.lanes)
-    start = restore(stage.checkpoints, model, optimizers, stage.warn)
+    start = stage.restore(config, model, optimizers)
     mtp = config.mtp_weight if isinstance(config, Pretrain) and model.mtp is not None else 0.0
     balance, speed = (config.balance_weight, config.bias_speed) if isinstance(config, Pretrain) else (0.0, 0.0)
     gaps = config.gaps if isinstance(config, Pretrain) else Gaps()
@@ -51,7 +50,7 @@ def learn_text(
             model, optimizers, batch, loss,
             step_index=index, passes=config.packing.passes, lanes=stage.lanes, dtype=stage.dtype,
         )  # fmt: skip
-        if speed:
+        if speed and not totals["skipped"]:
             move_biases(model, totals, speed)
         figures = {name: value for name, value in totals.items() if not name.startswith("load/")}
         seconds, tokens = clock.lap(), batch.num_tokens
@@ -59,7 +58,7 @@ def learn_text(
         stage.charge(index, "train", tokens, flops, seconds)
         shown = figures | {"tokens_per_s": tokens / seconds}
         stage.log(index, config.steps, tokens, flops, seconds, shown | {"expert_load": expert_shares(totals)})
-        stage.save(index + 1, config.steps, config.checkpoint_every, model, optimizers)
+        stage.save(index + 1, config, model, optimizers)
         clock.lap()
     stage.export(model, tokenizer)
     return stage.last_figures(1)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """``timeout_s`` bounds a whole answer, ``tries`` counts attempts; ``wait_s`` is the first pause, doubled each time."""
+    """``timeout_s`` bounds a whole answer, ``tries`` counts attempts, ``wait_s`` is the first pause, doubled each."""
 
     timeout_s: float = 60.0
     tries: int = 4
@@ -66,7 +67,9 @@ class Wire:
         self._key = key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
-        self._client = httpx2.Client(headers=headers, timeout=self.patience.timeout_s, limits=limits)
+        self._client = httpx2.Client(
+            headers=headers, timeout=self.patience.timeout_s, limits=limits, trust_env=not is_here(url)
+        )
 
     def ask(
         self, place: str, body: Any = None, *, read: Callable[[bytes], T],
@@ -125,6 +128,13 @@ class Wire:
 
     def _safe(self, words: str) -> str:
         return words.replace(self._key, "[key]") if self._key else words
+
+
+def is_here(url: str) -> bool:
+    """Whether an address is this machine's own, which no proxy could reach."""
+    with suppress(ValueError):
+        return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+    return False
 
 
 def key_in(variable: str, url: str) -> str:

@@ -48,7 +48,7 @@ def ancestors(view: RunView, stage: str) -> list[StageView]:
 def _sentence(behind: list[StageView]) -> str:
     words = {
         "pretrain": "pretrained from random weights", "import": "imported", "sft": "fine-tuned",
-        "grpo": "reinforced with checkable rewards",
+        "grpo": "reinforced with checkable rewards", "dpo": "taught preferences",
     }  # fmt: skip
     told = [words.get(stage.kind, stage.kind) for stage in behind]
     return f"A language model, {', then '.join(told)}." if told else "A language model."

@@ -10,7 +10,7 @@ from typing import Any
 from seekling.records import StepRecord
 from seekling.runlog.ledger import Cost
 
-TRAINING_KINDS = ("pretrain", "sft", "grpo")
+TRAINING_KINDS = ("pretrain", "sft", "dpo", "grpo")
 MODEL_KINDS = ("import", *TRAINING_KINDS)
 """Kinds of stage that leave a model."""
 

@@ -74,8 +74,15 @@ class Lines:
         try:
             self._handle.write(line.encode())
             self._handle.flush()
-            if sync:
-                os.fsync(self._handle.fileno())
+        except OSError as error:
+            raise disk_error(self.file, error) from None
+        if sync:
+            self.sync()
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk."""
+        try:
+            os.fsync(self._handle.fileno())
         except OSError as error:
             raise disk_error(self.file, error) from None
 
@@ -89,9 +96,15 @@ class Lines:
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
     """Every whole line. Raises UserError naming file and line when one that is not the last is damaged."""
+    return (record for _, record in placed_lines(file))
+
+
+def placed_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """``read_lines``, each with the byte where it begins: for who wants to come back to one (``line_at``)."""
     if not file.exists():
         return
     with file.open("rb") as handle:
+        place = 0
         for number, line in enumerate(handle, 1):
             if not line.endswith(b"\n"):
                 return
@@ -101,7 +114,19 @@ def read_lines(file: Path) -> Iterator[dict[str, Any]]:
                 raise _damaged(file, number, "The line is not JSON.") from None
             if not isinstance(record, dict):
                 raise _damaged(file, number, "The line is no JSON object.")
-            yield record
+            yield place, record
+            place += len(line)
+
+
+def line_at(file: Path, place: int) -> dict[str, Any]:
+    """The line that begins at a byte ``placed_lines`` told. Raises UserError when it stands there no more."""
+    try:
+        with file.open("rb") as handle:
+            handle.seek(place)
+            record: dict[str, Any] = json.loads(handle.readline())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} has changed while it was in use: {error}", next_step="Run again.") from None
+    return record
 
 
 def read_records(file: Path, make: Callable[..., T]) -> Iterator[T]:

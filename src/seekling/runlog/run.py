@@ -15,7 +15,7 @@ from typing import Any
 
 from seekling.errors import UserError, nearest
 from seekling.records import StepRecord
-from seekling.runlog.files import Lines, read_json, read_lines, read_records, write_atomic, write_json
+from seekling.runlog.files import Lines, line_at, placed_lines, read_json, read_records, write_atomic, write_json
 
 
 class Run:
@@ -113,22 +113,30 @@ class MetricLog:
         """Append one step."""
         self._lines.append(asdict(record))
 
+    def sync(self) -> None:
+        """Wait until all of it is on the disk."""
+        self._lines.sync()
+
     def close(self) -> None:
         """Flush to the disk."""
         self._lines.close()
 
 
 class Journal:
-    """What was drawn and judged before each update, so that a resumed stage replays it instead of drawing again."""
+    """What was drawn and judged before each update, so that a resumed stage replays it instead of drawing again.
+
+    It grows with every step and stays on the disk: in memory is only where each step's line begins.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "rollouts.jsonl"
-        self.known = {line.get("step"): line for line in read_lines(self.file)}
+        told = ((place, line.get("step")) for place, line in placed_lines(self.file))
+        self._places = {step: place for place, step in told if isinstance(step, int)}
         self._lines = Lines(self.file)
 
     def recall(self, step: int) -> dict[str, Any] | None:
         """What was journaled for ``step`` by an earlier session, or None."""
-        return self.known.get(step)
+        return line_at(self.file, self._places[step]) if step in self._places else None
 
     def write(self, step: int, entry: Mapping[str, Any]) -> None:
         """Append a step's entry and wait until it is on the disk."""

@@ -60,6 +60,7 @@ FORMS: Mapping[str, re.Pattern[str]] = {
         "rubiks_cube": r"[A-Za-z]'?[0-9]?(?: [A-Za-z]'?[0-9]?){0,2000}",
         "rush_hour": r"[A-Z][+-][1-9](?: [A-Z][+-][1-9])*",
         "shortest_path": r"(?:left|right|up|down)(?: (?:left|right|up|down))*",
+        "simple_integration": _ALGEBRA,
         "sokoban": r"[LRUD]+",
         "spiral_matrix": r"[0-9 \n\[\],]+",
         "string_insertion": r"[A-E\[\]\"', ]+",
@@ -75,8 +76,8 @@ reach it. No form here holds a name that Python would look up, a power of a powe
 def same(said: str, key: str) -> bool:
     """Whether ``said`` is the key: its lines, its words and numbers, or its JSON, whatever the spacing.
 
-    Numbers are equal by value; one with more decimals than the key's must round to it. Case counts, except for a key
-    of one word.
+    Numbers are equal by value, none for being near: more digits than were asked for are another number. Case counts,
+    except for a key of one word.
     """
     if len(said) > MAX_CHARS or not said.strip():
         return False
@@ -125,13 +126,8 @@ def _same_line(said: list[str], key: list[str]) -> bool:
 def _same_word(said: str, key: str) -> bool:
     if said == key:
         return True
-    if not (_NUMBER.fullmatch(said) and _NUMBER.fullmatch(key)) or "/" in key:
-        return False
-    value, wanted = _value(said), _value(key)
-    decimals = len(key.partition(".")[2]) if "e" not in key else 0
-    # A key is rounded where it must be; who says more digits of the true value is right as well.
-    longer = decimals > 2 and ("/" in said or len(said.partition(".")[2]) > decimals)
-    return value == wanted or (longer and bool(abs(value - wanted) <= Fraction(1, 2 * 10**decimals)))
+    is_read = _NUMBER.fullmatch(said) and _NUMBER.fullmatch(key) and "/" not in key
+    return bool(is_read) and _value(said) == _value(key)
 
 
 def _value(number: str) -> Fraction:
@@ -183,7 +179,8 @@ def _coloured(told: Mapping[str, Any]) -> str:
 
 def _carried(told: Mapping[str, Any]) -> str:
     """Boxes one after another, each a square at a time to its target."""
-    squares = {(float(x), float(y)): things for place, things in told["initial_state"].items()
+    # Copied: the scorer reads the same lists again.
+    squares = {(float(x), float(y)): list(things) for place, things in told["initial_state"].items()
                for x, y in [place.split("_")]}  # fmt: skip
     plan = []
     for place, box in [(place, thing) for place, things in squares.items() for thing in things if "box_" in thing]:

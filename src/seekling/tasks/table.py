@@ -1,13 +1,17 @@
 """Looking up in a table, again and again: following one arrow at a time is what there is to find.
 
-a>c b>e c>b d>a e>d; a d 3 times        ->        a>c>b>e
-                                                  d>a>c>b        ->        <answer>e b</answer>
+ac be cb da ed; a d 3 times        ->        a ac cb be
+                                             d da ac cb        ->        <answer>e b</answer>
+
+An arrow ``ac`` leads from a to c. It is written as two letters because a tokenizer makes one token of them: the next
+arrow is then the one that begins where the last ended, found by what stands in it and not by what stands around it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from random import Random
 from typing import ClassVar
 
@@ -19,7 +23,7 @@ from seekling.tasks.protocol import identity
 from seekling.verify.answers import compared, names
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_ATTEMPT = re.compile(r"^[a-z](?:>[a-z])*$")
+_ATTEMPT = re.compile(r"^[a-z](?: [a-z]{2})+$")
 _MAX_LINE_CHARS = 1000
 
 
@@ -54,11 +58,10 @@ class Table(Settings):
         """A table as ``_arrows`` draws it, and starts in the order of the alphabet."""
         count, letters, arrows = size or rng.choice(self.sizes), LETTERS[: self.rows], self._arrows(rng)
         starts = sorted(rng.sample(letters, self.starts))
-        shown = " ".join(f"{letter}>{arrows[letter]}" for letter in rng.sample(letters, self.rows))
         return Problem(
             id=identity(self.name, sorted(arrows.items()), starts, count),
             task=self.name,
-            prompt=f"{shown}; {' '.join(starts)} {count} times",
+            prompt=f"{self._shown(arrows, rng)}; {' '.join(starts)} {count} times",
             answer=" ".join(_path(arrows, start, count)[-1] for start in starts),
             size=count,
             info={"arrows": arrows, "starts": starts},
@@ -75,11 +78,10 @@ class Table(Settings):
         return f"<think>{thinking}</think><answer>{ends}</answer>"
 
     def facts(self, rng: Random, count: int) -> str:
-        """A table, and each of up to ``count`` of its rows again in the order of the alphabet: always right."""
-        letters, arrows = LETTERS[: self.rows], self._arrows(rng)
-        shown = " ".join(f"{letter}>{arrows[letter]}" for letter in rng.sample(letters, self.rows))
-        picked = rng.sample(letters, min(count, self.rows))
-        return "\n".join([shown, *(">".join(_path(arrows, letter, 1)) for letter in picked)])
+        """A table, and two arrows from each of up to ``count`` places: always right."""
+        arrows = self._arrows(rng)
+        picked = rng.sample(LETTERS[: self.rows], min(count, self.rows))
+        return "\n".join([self._shown(arrows, rng), *(_way(_path(arrows, letter, 2)) for letter in picked)])
 
     def attempts(self, problem: Problem, thinking: str) -> list[str]:
         """The lines of arrows, as many at a time as there are starts, when they begin at the starts; else none."""
@@ -109,8 +111,13 @@ class Table(Settings):
         arrows, starts, key = problem.info["arrows"], problem.info["starts"], problem.answer
         off = [" ".join(_path(arrows, s, problem.size + by)[-1] for s in starts) for by in (-1, 1)]
         near = [*off, " ".join(reversed(key.split())), key[:-2], f"{key} {key[-1]}", " ".join(starts)]
-        ways = "\n".join(">".join(_path(arrows, start, problem.size)) for start in starts)
-        return [said for said in near if said != key] + [f"{key}>{arrows[key[-1]]}", ways, f"{key} {problem.size}"]
+        ways = "\n".join(_way(_path(arrows, start, problem.size)) for start in starts)
+        return [said for said in near if said != key] + [
+            f"{key}>{arrows[key[-1]]}",
+            ways,
+            ways[-2:],
+            f"{key} {problem.size}",
+        ]
 
     def _arrows(self, rng: Random) -> dict[str, str]:
         """Every place points to another and is pointed to once, so that no end is likelier than another."""
@@ -120,14 +127,18 @@ class Table(Settings):
             if all(one != other for one, other in zip(letters, shuffled, strict=True)):
                 return dict(zip(letters, shuffled, strict=True))
 
+    def _shown(self, arrows: Mapping[str, str], rng: Random) -> str:
+        """All arrows in no order."""
+        return " ".join(letter + arrows[letter] for letter in rng.sample(LETTERS[: self.rows], self.rows))
+
     def _line(self, problem: Problem, start: str, rng: Random, quality: str) -> str:
         arrows, count = problem.info["arrows"], problem.size
         if quality == "guess":
-            return f"{start}>{rng.choice(sorted(arrows))}"
+            return f"{start} {start}{rng.choice(sorted(arrows))}"
         if quality == "careless":
-            return ">".join(self._double_steps(arrows, start, count, rng))
+            return _way(self._double_steps(arrows, start, count, rng))
         steps = rng.randint(1, max(1, count - 1)) if quality == "gives_up" else count
-        return ">".join(_path(arrows, start, steps))
+        return _way(_path(arrows, start, steps))
 
     def _double_steps(self, arrows: Mapping[str, str], start: str, count: int, rng: Random) -> list[str]:
         """Two arrows at a time, the last alone where the count is odd; a double step may land anywhere."""
@@ -146,3 +157,8 @@ def _path(arrows: Mapping[str, str], start: str, count: int) -> Sequence[str]:
     for _ in range(count):
         path.append(arrows[path[-1]])
     return path
+
+
+def _way(path: Sequence[str]) -> str:
+    """Where a path starts, and the arrows along it: ``a ac cb be`` for a, c, b, e."""
+    return " ".join([path[0], *map("".join, pairwise(path))])

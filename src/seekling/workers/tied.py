@@ -9,17 +9,24 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 LEASH = Path(__file__).with_name("leash.py")
 SECRETS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 """Ends of names of variables that no program inherits."""
 LAST_BYTES = 2**16
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Tied:
-    """A program with its own log. Its environment is this process's without secrets and Python's own settings."""
+    """A program with its own log. Its environment is this process's without secrets and Python's own settings.
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    ``environment`` joins it, and ``unless_set`` where it says nothing itself.
+    """
+
+    def __init__(
+        self, command: Sequence[str], log: Path, environment: Mapping[str, str], unless_set: Mapping[str, str] = NOTHING
+    ) -> None:
         """Start it; what it says is added to ``log``. Raises OSError when that cannot be written."""
         self.log = log
         with log.open("ab") as output:
@@ -27,12 +34,14 @@ class Tied:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", str(LEASH), *command],
                 stdin=subprocess.PIPE, stdout=output, stderr=output,
-                env=inherited() | dict(environment), start_new_session=True,
+                env={**unless_set, **inherited(), **environment}, start_new_session=True,
             )  # fmt: skip
         self._end = weakref.finalize(self, _let_go, self._process)  # when it is forgotten, or Python ends
 
-    def is_alive(self) -> bool:
-        """Whether it still runs."""
+    def is_alive(self, after_s: float = 0.0) -> bool:
+        """Whether it still runs, and goes on to for ``after_s``."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(after_s)
         return self._process.poll() is None
 
     def end(self) -> None:

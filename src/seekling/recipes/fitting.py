@@ -1,0 +1,226 @@
+"""What each training stage of a manifest asks of memory, told to ``plan.fit``; and what to change where it is too much.
+
+Nothing is run and no weight is read: a stage's model is known from its manifest, or from a config.json.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from seekling.errors import UserError
+from seekling.learn.config import Adapter
+from seekling.model.config import ModelConfig
+from seekling.model.exchange import config_from
+from seekling.model.parameters import Shape, adapter_shapes, matching, shapes, told
+from seekling.plan.fit import FLOAT, Prediction, Sampled, Work, predict
+from seekling.recipes.config import Grpo, Import, Preferences, Pretrain, Sft, StageSettings, Trained
+from seekling.recipes.manifest import Manifest
+from seekling.remote.hub import locate
+from seekling.runlog.files import read_json
+from seekling.tasks.corpus import documents
+from seekling.tasks.registry import build_task
+from seekling.text.tokenizer import Tokenizer
+
+S = TypeVar("S", bound=StageSettings)
+
+DRAWS = 4
+"""Steps whose texts are drawn to see how well they fill rows."""
+RANK = 16
+"""Of the adapters that are advised where training the whole model does not fit."""
+NOT_MUON = ("embed_tokens", "lm_head", "gate.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a run stands on: ``cpu`` or ``accelerator``, its bytes, and how many slices of a step are worked on at once.
+
+    ``fill`` is the share of packed rows that holds text; 0: drawn from the stage's task, and a half, the least there
+    can be, where it learns from data. ``prompt`` is the longest prompt in tokens; 0: what ``packing.row_tokens`` leaves.
+    """
+
+    kind: str
+    memory_bytes: float
+    lanes: int
+    fill: float = 0.0
+    prompt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One stage: what it needs, and, where that is too much, changes and what each leaves, with those before it."""
+
+    stage: StageSettings
+    prediction: Prediction
+    fits: bool
+    changes: dict[str, Prediction] = field(default_factory=dict)
+
+
+def fits(manifest: Manifest, place: Place) -> Iterator[Fit]:
+    """Every training stage, in order. Raises UserError for a model that runs through transformers, or is not found."""
+    known: dict[str, Begun] = {}
+    for stage in manifest.stages:
+        begun = _begun(stage, manifest.head.seed, known)
+        if begun is not None:
+            known[stage.name] = begun
+        if isinstance(stage, Trained) and begun is not None:
+            fill = place.fill or fill_of(stage, begun.tokenizer)
+            yield _fit(stage, begun.config, manifest.head.dtype, replace(place, fill=fill))
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a stage begins with: a shape, and how to come by the tokenizer."""
+
+    config: ModelConfig
+    tokenizer: Callable[[], Tokenizer]
+
+
+def _begun(stage: StageSettings, seed: int, known: Mapping[str, Begun]) -> Begun | None:
+    """A stage's own model, the one it imports, or that of the first stage it reads which has one."""
+    if isinstance(stage, Pretrain):
+        return Begun(stage.model, partial(_grown, stage, f"{seed}/{stage.name}"))
+    if isinstance(stage, Import):
+        if stage.through == "transformers":
+            raise UserError(
+                f'stage "{stage.name}" runs its model through transformers, whose memory is not known here',
+                next_step='Import it with through = "seekling", where its family allows.',
+            )
+        folder = locate(stage.model, stage.revision, weights=False).folder
+        config = config_from(read_json(folder / "config.json"), str(folder / "config.json"))
+        return Begun(config, partial(Tokenizer.load, folder))
+    return next((known[name] for name in stage.sources if name in known), None)
+
+
+def _grown(stage: Pretrain, seed: str) -> Tokenizer:
+    from seekling.recipes.pretrain import grow_tokenizer  # with torch, which reading a manifest can do without
+
+    return grow_tokenizer(build_task(stage.task), stage.text, stage.model.vocab_size, seed)
+
+
+def fill_of(stage: Trained, tokenizer: Callable[[], Tokenizer]) -> float:
+    """The least share of packed rows that held text in a few steps drawn; a half for texts that are not drawn.
+
+    No two rows that are half full stay apart (``learn.batch.first_fit``), so half is the least.
+    """
+    if not isinstance(stage, Pretrain | Sft) or not stage.task:
+        return 0.5
+    from seekling.learn.batch import first_fit
+    from seekling.recipes.pretrain import encoded
+    from seekling.recipes.text import fill
+
+    words, task, room = tokenizer(), build_task(stage.task), stage.packing.row_tokens
+    found = [0.95]
+    for draw in range(DRAWS):
+        drawn = fill(encoded(words, documents(task, stage.text, f"fit/{draw}")), stage.tokens_per_step)
+        lengths = [min(room, len(text.tokens)) for text in drawn]
+        found.append(sum(lengths) / (room * len(first_fit(lengths, room))))
+    return min(found)
+
+
+def _fit(stage: Trained, config: ModelConfig, dtype: str, place: Place) -> Fit:
+    prediction = predict(work_of(stage, config, dtype, place))
+    if prediction.peak <= place.memory_bytes:
+        return Fit(stage, prediction, True)
+    changes: dict[str, Prediction] = {}
+    for words, changed in remedies(stage, config, place):
+        changes[words] = predict(work_of(changed, config, dtype, place))
+        if changes[words].peak <= place.memory_bytes:
+            break
+    return Fit(stage, prediction, False, changes)
+
+
+def work_of(stage: Trained, config: ModelConfig, dtype: str, place: Place) -> Work:
+    """A stage's settings as what they ask of memory."""
+    parameters, trained = shapes(config), trained_by(stage, config)
+    muon = frozenset(n for n, s in trained.items() if stage.optim.matrices == "muon" and is_matrix(n, s))
+    adapter = stage.adapter
+    return Work(
+        config, parameters, trained, muon,
+        rows=rows_of(stage, config, place), row_tokens=stage.packing.row_tokens, passes=stage.packing.passes,
+        lanes=place.lanes, held=FLOAT // 2 if adapter.base == "bfloat16" else FLOAT,
+        computed=FLOAT // 2 if dtype == "bfloat16" else FLOAT, adapted=bool(adapter.rank),
+        recomputes=stage.packing.checkpoint_activations,
+        ahead=isinstance(stage, Pretrain) and bool(stage.mtp_weight and config.num_nextn_predict_layers),
+        referenced=isinstance(stage, Grpo) or stage.kind == "dpo", draws_weights=isinstance(stage, Pretrain),
+        sampled=sampled_by(stage, config, place) if isinstance(stage, Grpo) and stage.sampler == "engine" else None,
+        place=place.kind,
+    )  # fmt: skip
+
+
+def trained_by(stage: Trained, config: ModelConfig) -> dict[str, Shape]:
+    """The parameters whose gradients a stage makes. Raises UserError for a pattern that speaks of none."""
+    if stage.adapter.rank:
+        return adapter_shapes(config, stage.adapter.rank, stage.adapter.targets)
+    named = {told(name): (name, shape) for name, shape in shapes(config).items()}
+    kept = (matching(stage.train, named) or named.keys()) - matching(stage.freeze, named)
+    reached = dict(named[name] for name in named if name in kept)
+    ahead = isinstance(stage, Pretrain) and stage.mtp_weight
+    return {name: shape for name, shape in reached.items() if ahead or not name.startswith("mtp.")}
+
+
+def is_matrix(name: str, shape: Shape) -> bool:
+    """Whether Muon may have it, as ``learn.optim`` decides (which knows torch, as this does not)."""
+    is_half = name.endswith(("/A", "/B"))
+    return len(shape) >= 2 and not is_half and not any(part in name for part in NOT_MUON)
+
+
+def rows_of(stage: Trained, config: ModelConfig, place: Place) -> int:
+    """Packed rows of an update, at most: rollouts are taken to be as long as they may be."""
+    room = stage.packing.row_tokens
+    if isinstance(stage, Grpo):
+        texts = -(-stage.problems_per_step * stage.rollouts_per_problem // stage.minibatches)
+        longest = min(prompt_of(stage, config, place) + stage.sampling.max_tokens, config.max_position_embeddings, room)
+        return -(-texts // max(1, room // longest))
+    if isinstance(stage, Preferences):
+        return stage.pairs_per_step
+    tokens = stage.tokens_per_step if isinstance(stage, Pretrain | Sft) else 0
+    return max(1, math.ceil((tokens + room / 2) / (place.fill * room)))  # the last text ends beyond what is asked
+
+
+def prompt_of(stage: Grpo, config: ModelConfig, place: Place) -> int:
+    """The longest prompt: as told, or what a row has beside the longest answer."""
+    limit = min(stage.packing.row_tokens, config.max_position_embeddings)
+    return min(place.prompt or max(1, limit - stage.sampling.max_tokens), limit)
+
+
+def sampled_by(stage: Grpo, config: ModelConfig, place: Place) -> Sampled:
+    """A step's rollouts, or those of its held-out evaluation, whichever are more: in two batches, of which lanes take
+    one each."""
+    asked = [(stage.problems_per_step, stage.rollouts_per_problem)]
+    asked += [(stage.held_out_problems, 4)] if stage.held_out_every else []
+    requests, problems = max((-(-count // 2) * each, -(-count // 2)) for count, each in asked)
+    prompt = prompt_of(stage, config, place)
+    room = min(config.max_position_embeddings, prompt + stage.sampling.max_tokens)
+    slots, batches = min(stage.sampling.max_rows, requests), min(place.lanes, 2)
+    return Sampled(slots, room, batches, problems, prompt, stage.sampling.truncates)
+
+
+def remedies(stage: Trained, config: ModelConfig, place: Place) -> Iterator[tuple[str, Trained]]:
+    """What would ask for less, as it is written on the command line: what costs least first, each with those before."""
+    if not stage.packing.checkpoint_activations:
+        stage = _with(stage, "packing", checkpoint_activations=True)
+        yield f"{stage.name}.packing.checkpoint_activations=true", stage
+    if stage.packing.passes < (rows := rows_of(stage, config, place)):
+        stage = _with(stage, "packing", passes=rows)
+        yield f"{stage.name}.packing.passes={rows}", stage
+    if stage.sources and not (stage.adapter.rank or stage.train or stage.freeze or stage.kind == "reward_model"):
+        stage = stage.model_copy(update={"adapter": Adapter(rank=RANK)})
+        yield f"{stage.name}.adapter.rank={RANK}", stage
+    if not isinstance(stage, Grpo):
+        return
+    if stage.sampling.max_rows > 16:
+        fewer = max(16, min(stage.sampling.max_rows, sampled_by(stage, config, place).slots) // 4)
+        stage = _with(stage, "sampling", max_rows=fewer)
+        yield f"{stage.name}.sampling.max_rows={fewer}", stage
+    shorter, room = stage.sampling.max_tokens // 2, stage.packing.row_tokens - stage.sampling.max_tokens // 2
+    if shorter >= 16 and room > shorter:
+        stage = _with(_with(stage, "sampling", max_tokens=shorter), "packing", row_tokens=room)
+        yield f"{stage.name}.sampling.max_tokens={shorter} {stage.name}.packing.row_tokens={room}", stage
+
+
+def _with(stage: S, part: str, **values: Any) -> S:
+    return stage.model_copy(update={part: getattr(stage, part).model_copy(update=values)})

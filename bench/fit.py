@@ -6,6 +6,9 @@ Writes bench/results/fit.json. Every case is a manifest that runs as a person wo
 of random weights that is imported, then two or three steps. Measured is the most the process held (``VmHWM``), pages of
 code and files left out, above what a run of next to nothing holds; predicted is what ``seekling fit`` says, its runtime
 left out. ``share`` is predicted over measured: below 1 it would be a false "fits".
+
+Children run with MALLOC_MMAP_THRESHOLD_ set, so that what is freed is given back; ``left_alone`` are cases run once
+more without it, where the allocator keeps a share that no prediction knows.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 
 from bench.loading import memory
 from bench.zero_tiny import head
+from seekling.plan.machine import GIVE_BACK
 from seekling.runlog.files import write_json
 
 RESULT = Path("bench/results/fit.json")
@@ -45,7 +49,7 @@ PULLED = {"objective": {"preset": "dr_grpo", "entropy": 0.01}, "held_out_every":
 def grpo(problems: int, rollouts: int, tokens: int, row: int, passes: int, **more: Any) -> dict[str, Any]:
     """A stage of reinforcement: problems, rollouts of each, longest answer, tokens in a row, slices."""
     return {"kind": "grpo", "steps": 2, **SPEAKS, "problems_per_step": problems, "rollouts_per_problem": rollouts,
-            "sampling": {"max_tokens": tokens}, "packing": {"row_tokens": row, "passes": passes},
+            "sampling": {"max_tokens": tokens, **more.pop("sampling", {})}, "packing": {"row_tokens": row, "passes": passes},
             **PULLED, **more}  # fmt: skip
 
 
@@ -61,16 +65,17 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "pretrain, dense, adamw, 4 passes": (DENSE, text("pretrain", 8192, 4, **ADAMW), {}),
     "pretrain, dense, checkpointed": (DENSE, text("pretrain", 8192, 2, pack={"checkpoint_activations": True}), {}),
     "pretrain, latent experts, muon": (LATENT, text("pretrain", 4096, 2), {}),
-    "pretrain, latent experts, bfloat16": (LATENT, text("pretrain", 4096, 2, **ADAMW), {"dtype": "bfloat16"}),
+    "pretrain, dense, bfloat16": (DENSE, text("pretrain", 4096, 2, **ADAMW), {"dtype": "bfloat16"}),
     "sft, wide vocabulary, chunks": (WIDE, text("sft", 4096, 2, **ADAMW), {}),
     "sft, dense, adapter": (DENSE, text("sft", 4096, 2, adapter={"rank": 8}, **ADAMW), {}),
     "sft, latent experts, muon, 4 passes": (LATENT, text("sft", 4096, 4), {}),
-    "grpo, dense, mostly sampling": (DENSE, grpo(32, 16, 160, 192, 32, **ADAMW), {}),
+    "grpo, dense, mostly sampling": (DENSE, grpo(16, 8, 120, 152, 64, **ADAMW), {}),
     "grpo, dense, adapter": (DENSE, grpo(8, 8, 96, 128, 4, adapter={"rank": 8}, **ADAMW), {}),
     "grpo, latent experts, mostly updating": (LATENT, grpo(8, 8, 64, 96, 2, **ADAMW), {}),
-    "grpo, wide vocabulary, top-p": (WIDE, grpo(4, 4, 64, 96, 2, **ADAMW), {}),
+    "grpo, wide vocabulary, top-p": (WIDE, grpo(4, 4, 64, 96, 2, sampling={"top_p": 0.95}, **ADAMW), {}),
 }
 """Model, stage, head of the manifest."""
+ALONE = ["pretrain, dense, adamw, 1 pass", "pretrain, latent experts, muon", "sft, dense, adapter"]
 NOTHING = (DENSE | {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
                     "head_dim": 8, "intermediate_size": 16}, grpo(2, 2, 8, 64, 1), {})  # fmt: skip
 """The run above which others are measured."""
@@ -80,27 +85,31 @@ def main() -> None:
     """Run every case and write the result file."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES), metavar="NAME")
+    arguments.add_argument("--alone", nargs="*", default=ALONE, choices=list(CASES), metavar="NAME")
     asked = arguments.parse_args()
-    CASES["grpo, wide vocabulary, top-p"][1]["sampling"]["top_p"] = 0.95
     runtime = case(*NOTHING)["held_bytes"]
-    rows = {}
-    for name in asked.only:
-        found = case(*CASES[name])
-        measured = found["held_bytes"] - runtime
-        rows[name] = {"predicted_bytes": found["predicted_bytes"], "measured_bytes": measured,
-                      "share": round(found["predicted_bytes"] / measured, 3),
-                      "whole_share": round(found["whole_predicted_bytes"] / found["whole_bytes"], 3),
-                      "moment": found["moment"]}  # fmt: skip
-        said = f"{found['predicted_bytes'] / 2**20:.0f} MiB predicted, {measured / 2**20:.0f} MiB measured"
-        print(f"{name:<40} {said}, {rows[name]['share']}, {rows[name]['whole_share']} of all", flush=True)
+    rows = {name: compared(name, runtime, returns=True) for name in asked.only}
+    alone = {name: compared(name, runtime, returns=False) for name in asked.alone}
     shares = [row["share"] for row in rows.values()]
     about = head() | {"command": "python -m bench.fit", "lanes": LANES, "runtime_bytes": runtime}
-    figures = {"cases": rows, "lowest": min(shares), "highest": max(shares), "median": statistics.median(shares)}
+    figures = {"cases": rows, "left_alone": alone, "lowest": min(shares), "highest": max(shares),
+               "median": statistics.median(shares)}  # fmt: skip
     if asked.only == list(CASES):
         write_json(RESULT, about | figures)
 
 
-def case(model: dict[str, Any], stage: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def compared(name: str, runtime: int, *, returns: bool) -> dict[str, Any]:
+    """One case's row: predicted, measured, and the one over the other."""
+    found = case(*CASES[name], returns=returns)
+    predicted, measured = found["predicted_bytes"], found["held_bytes"] - runtime
+    share, whole = predicted / measured, found["whole_predicted_bytes"] / found["whole_bytes"]
+    said = f"{predicted / 2**20:.0f} MiB predicted, {measured / 2**20:.0f} MiB measured"
+    print(f"{name:<40} {said}, share {share:.3f}, of all {whole:.3f}{'' if returns else ', left alone'}", flush=True)
+    return {"predicted_bytes": predicted, "measured_bytes": measured, "share": round(share, 3),
+            "whole_share": round(whole, 3), "moment": found["moment"]}  # fmt: skip
+
+
+def case(model: dict[str, Any], stage: dict[str, Any], top: dict[str, Any], *, returns: bool = True) -> dict[str, Any]:
     """What a manifest is said to hold and what it holds, in a fresh process."""
     with tempfile.TemporaryDirectory() as folder:
         code = f"from bench.fit import run_; import json; print('FOUND' + json.dumps(run_({folder!r})))"
@@ -108,9 +117,9 @@ def case(model: dict[str, Any], stage: dict[str, Any], top: dict[str, Any]) -> d
         make = f"from bench.fit import make_; make_({folder!r})"
         subprocess.run([sys.executable, "-c", make], check=True)
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
-        )
+        environment |= {"MALLOC_MMAP_THRESHOLD_": str(GIVE_BACK)} if returns else {}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]
     if not lines:
         raise SystemExit(f"no figures:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
@@ -146,12 +155,13 @@ def run_(folder: str) -> dict[str, Any]:
     """Run the case's manifest and look at what the process came to hold."""
     import torch
 
+    from seekling.plan.machine import gives_back
     from seekling.recipes.fitting import Place, fits
     from seekling.recipes.manifest import load_manifest
     from seekling.recipes.pipeline import Watcher, run_manifest
 
     manifest = load_manifest(f"{folder}/case.toml")
-    prediction = list(fits(manifest, Place("cpu", 1e15, LANES)))[-1].prediction
+    prediction = list(fits(manifest, Place("cpu", 1e15, LANES, returns=gives_back())))[-1].prediction
     torch.zeros(1)
     before = memory("RssAnon")
     run_manifest(manifest, Path(folder) / "run", Watcher(lambda *_: None, lambda _: None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 from seekling.report.charts import smooth
@@ -17,7 +18,7 @@ CONTROLS = {"no_stop": "kept from stopping", "blind": "blind guesser", "base_pas
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#b8860b")
 COLUMNS, WIDE, TALL, LEFT, TOP = 3, 190, 130, 46, 30
 SMOOTHED = 5
-"""Steps whose mean a point of a curve is: one step asks sixteen problems, and jumps."""
+"""Steps whose mean a point of a curve is, fewer at its ends: one step asks sixteen problems, and jumps."""
 
 
 def rows(found: Result) -> Iterator[list[str]]:
@@ -71,8 +72,8 @@ def _share(value: float) -> str:
 
 
 def _told(seeds: Sequence[Result]) -> str:
-    ends = (smooth(list(enumerate(row["rewards"])), SMOOTHED) for row in seeds)
-    return ", ".join(f"{points[0][1]:.2f} to {points[-1][1]:.2f}" for points in ends)
+    ends = ((mean(row["rewards"][:SMOOTHED]), mean(row["rewards"][-SMOOTHED:])) for row in seeds)
+    return ", ".join(f"{first:.2f} to {last:.2f}" for first, last in ends)
 
 
 def _panel(place: int, name: str, seeds: Sequence[Result]) -> str:

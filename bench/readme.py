@@ -304,7 +304,7 @@ def vllm(_: Result | None) -> str:
 def vllm_sampler(_: Result | None) -> str:
     """Runs that vLLM's CPU build sampled for, and what was refused."""
     found = result_of("vllm-sampler") or {}
-    headings = ("model", "steps", "hand-overs", "largest difference after one, nats", "limit", "mismatch KL", "restarts")
+    headings = ("model", "steps", "hand-overs", "largest difference, nats", "limit", "mismatch KL", "restarts")
     rows = [
         [name, str(row["steps"]), str(row["hand_overs"]), f"{row['worst_difference']:.1e}", f"{row['limit']:g}",
          f"{row['mismatch_kl']:.1e}", str(row["restarts"])]
@@ -313,7 +313,7 @@ def vllm_sampler(_: Result | None) -> str:
     if not rows:
         return NONE_YET
     refused = look(found, "experts", "refused")
-    said = f"\n\nWith experts, a server that was told to reload and could not be restarted: *{refused}*" if refused else ""
+    said = f"\n\nWith experts, to a server that could only be told to reload: *{refused}*" if refused else ""
     about = f"vLLM {found['vllm']}, CPU build, float32; commit `{found['commit']}`, `{found['command']}`."
     return table(headings, rows) + said + f"\n\n{about}"
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from seekling.report.page import write_report
-from tests.fixtures.make_demo_run import make_demo_run
-from tests.unit.test_report import with_curation
+from tests.fixtures.make_demo_run import make_demo_run, with_curation
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 CHROMIUM = shutil.which("chromium")

@@ -99,7 +99,8 @@ class Forks:
         self, argv: Sequence[str], cwd: Path, size: int, misfortunes: Mapping[int, Misfortune] = NOTHING, call: str = ""
     ) -> list[Child]:
         """Fork children that work together, as torchrun would start them: nobody watches over them."""
-        self._ask({"import": "seekling.learn.parallel.ranks"})
+        for module in ("seekling.learn.parallel.ranks", "torch._dynamo"):  # which FSDP's hooks import, for seconds
+            self._ask({"import": module})
         self.count += 1
         meet = {"SEEKLING_MEET": f"file://{self.folder}/{self.count}.meet", "WORLD_SIZE": str(size)}
         return [

@@ -71,7 +71,7 @@ def test_the_picture_is_well_formed_has_a_line_a_seed_and_says_its_figures(merge
     assert all(0 < x < float(picture.get("width", 0)) and 0 < y < float(picture.get("height", 0)) for x, y in points)
     first = lines[0].get("points", "").split()
     assert float(first[0].split(",")[1]) > float(first[-1].split(",")[1]), "what rises ends higher up"
-    assert picture.findtext(f"{name}desc") == "letters: 0.20 to 0.70; nim: 0.20 to 0.60, 0.20 to 0.55"
+    assert picture.findtext(f"{name}desc") == "letters: 0.22 to 0.68; nim: 0.21 to 0.59, 0.21 to 0.54"
 
 
 def test_without_a_result_file_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from seekling.report.page import render_report, write_report
 from seekling.report.read import read_run
 from seekling.report.story import summary
 from seekling.report.view import Estimate, compare, total
-from tests.fixtures.make_demo_run import make_demo_run
+from tests.fixtures.make_demo_run import make_demo_run, with_curation
 
 REPORT = Path(charts.__file__).parent
 SMALL = {"pretrain_steps": 40, "rl_steps": 30}
@@ -465,28 +465,13 @@ def svgs(page: str) -> str:
 # --- problems and what was forgotten -------------------------------------------------------------------------------
 
 
-def with_curation(run: Path) -> Path:
-    """The run with a curation and a regression set in its reinforcement's folder."""
-    step = {"name": "copies", "before": 40, "removed": 2, "examples": [{"prompt": "<1+2>", "why": 'copy of "a"'}]}
-    told = {"drawn": 40, "kept": 38, "steps": [step], "pass_rates": {"0": 3, "0-0.5": 35}}
-    of(run, "zero", "curate.json").write_text(json.dumps(told))
-    sides = {
-        when: {"pass_at_k": {"1": {"value": v, "low": v - 0.1, "high": v + 0.1}}}
-        for when, v in (("before", 0.5), ("after", 0.25))
-    }
-    change = {"value": -0.25, "low": -0.4, "high": -0.1}
-    file = of(run, "zero", "regression.json")
-    file.write_text(json.dumps({"gsm8k=a.jsonl": {"name": "gsm8k", **sides, "change": change}}))
-    return file
-
-
 def test_the_page_tells_what_was_left_out_and_why(run: Path) -> None:
     assert "Which problems were trained on" not in render_report(run)
     with_curation(run)
     page = render_report(run)
     assert "kept 38 of 40 problems" in page
     assert "&lt;1+2&gt;" in page and "copy of &#34;a&#34;" in page, "what a problem says is text, never markup"
-    assert 'href="#problems"' in page and ">0-0.5</th><td class=\"n\">35</td>" in page
+    assert 'href="#problems"' in page and '>0-0.5</th><td class="n">35</td>' in page
 
 
 def test_a_long_step_shows_a_few_of_its_cases_and_an_empty_one_its_count(run: Path) -> None:

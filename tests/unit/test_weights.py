@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seekling.errors import UserError
-from seekling.model.weights import load_model, load_tensors, save_model, save_tensors
+from seekling.model.weights import OnDisk, load_model, load_tensors, save_model, save_tensors, stream_tensors
 from tests.oracles.tiny import SHAPES, alone, build, text
 
 EXPERT = "model.layers.1.mlp.experts.2.up_proj.weight"
@@ -147,3 +148,45 @@ def test_a_config_of_another_shape_is_refused(folder: Path) -> None:
 def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:
     save_tensors(tmp_path / "a.safetensors", {"x": torch.arange(3)})
     assert load_tensors(tmp_path / "a.safetensors")["x"].tolist() == [0, 1, 2]
+
+
+# --- one tensor at a time ---------------------------------------------------------------------------------------------
+
+
+def test_tensors_that_come_one_at_a_time_are_a_file_like_any_other(tmp_path: Path) -> None:
+    tensors = {
+        "a": torch.randn(3, 5), "none": torch.empty(0, 4), "count": torch.tensor(7.0), "half": torch.ones(3).bfloat16(),
+        "turned": torch.arange(6).view(2, 3).T,
+    }  # fmt: skip
+    made: list[str] = []
+
+    def one_by_one() -> Iterator[Tensor]:
+        for name, tensor in tensors.items():
+            made.append(name)
+            yield tensor
+
+    kinds = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+    stream_tensors(tmp_path / "a.safetensors", kinds, one_by_one())
+    for read in (load_tensors(tmp_path / "a.safetensors"), OnDisk(tmp_path / "a.safetensors")):
+        assert set(read) == set(tensors) and len(read) == len(made)
+        assert all(
+            torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in tensors.items()
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_full_disk_leaves_no_part_of_a_stream(tmp_path: Path) -> None:
+    def torn() -> Iterator[Tensor]:
+        yield torch.ones(2)
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with pytest.raises(UserError, match="the disk is full"):
+        stream_tensors(tmp_path / "a.safetensors", dict.fromkeys("ab", (torch.float32, (2,))), torn())
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensors_on_disk_are_refused_when_the_file_is_damaged(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "a.safetensors", {"x": torch.arange(3)})
+    (tmp_path / "a.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:-4])
+    with pytest.raises(UserError, match="cannot be used"):
+        OnDisk(tmp_path / "a.safetensors")

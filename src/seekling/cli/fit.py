@@ -10,7 +10,7 @@ from rich.table import Table
 
 from seekling.errors import UserError
 from seekling.plan.inspect import size
-from seekling.plan.machine import machine
+from seekling.plan.machine import gives_back, machine
 from seekling.recipes.fitting import Fit, Place, fits
 from seekling.recipes.manifest import Manifest, load_manifest
 
@@ -52,10 +52,10 @@ def place_of(manifest: Manifest, memory: float, *, fill: float, prompt: int) -> 
     facts, head = machine(), manifest.head
     lanes = head.threads or facts.cores or 1
     if head.device == "cpu":
-        return Place("cpu", memory or facts.memory_bytes, lanes, fill, prompt)
+        return Place("cpu", memory or facts.memory_bytes, lanes, fill, prompt, gives_back())
     memory = memory or _device_memory()
     if not memory:
-        return Place("cpu", facts.memory_bytes, lanes, fill, prompt)
+        return Place("cpu", facts.memory_bytes, lanes, fill, prompt, gives_back())
     return Place("accelerator", memory, 1, fill, prompt)
 
 

@@ -131,7 +131,7 @@ class Optimizers:
             optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state as ``parameter/slot`` -> tensor; of several processes all ask at once, and the first has it."""
+        """The whole state as ``parameter/slot`` -> tensor; of several processes all ask, and the first has it."""
         return {key: whole for key, whole in zip(self.kinds(), self.each(), strict=True) if whole is not None}
 
     def kinds(self) -> dict[str, tuple[torch.dtype, Sequence[int]]]:
@@ -145,8 +145,10 @@ class Optimizers:
         return (self.learner.whole(p, value) for p, _, value in self._held())
 
     def _held(self) -> Iterator[tuple[Tensor, str, Tensor]]:
-        states = (held for optimizer in self.all for held in optimizer.state.items())
-        return ((p, slot, value) for p, slots in states for slot, value in slots.items())
+        """In one order, whether it came here by steps or from a file: equal states are equal bytes."""
+        states = [optimizer.state for optimizer in self.all]
+        held = ((p, state[p]) for p in self.names for state in states if p in state)
+        return ((p, slot, slots[slot]) for p, slots in held for slot in sorted(slots))
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what ``tensors`` returned, or what of it lies here. Each is asked for once, when it is copied."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from seekling.model.lora import LowRank
 
 Feed = Callable[[Tensor, Tensor], Tensor]
-"""From rows in the order of experts [M, D], and where each expert's end [E], to what the experts make of them [M, D]."""
+"""From rows in the order of experts [M, D], and where each one's end [E], to what the experts make of them [M, D]."""
 Exchange = Callable[[Tensor, Tensor, Feed], Tensor]
 """How rows meet their experts, wherever these live: ``feed`` has those that are here."""
 

@@ -22,8 +22,12 @@ PROMPTS_AT_ONCE = 64
 """Prompts that are read at once (``seekling.engine.engine``)."""
 RUNTIME = {"cpu": 400 * 2**20, "accelerator": 700 * 2**20}
 """Python, torch and its libraries; on an accelerator its context and the workspace of its libraries."""
-SLACK = {"cpu": 0.03, "accelerator": 0.06}
-"""Share of what comes and goes that an allocator holds unused: pieces too small for the next tensor."""
+SLACK = {"cpu": 1.0, "returning": 0.05, "accelerator": 0.06}
+"""Share of what comes and goes that an allocator holds unused: pieces too small for the next tensor.
+
+glibc, left alone, was seen to keep 0.2 to 0.8 of it; ``returning`` is one that gives freed tensors back at once
+(``seekling.plan.machine.give_back``), as it is told to where activations are checkpointed.
+"""
 
 Parts = dict[str, float]
 """Bytes by what they are for."""
@@ -48,6 +52,7 @@ class Work:
     ``held`` and ``computed``: bytes of a number of the weights and of the arithmetic. ``trained``: shapes of what
     learns; ``muon`` names those of Muon. A step has ``rows`` rows of ``row_tokens`` in ``passes`` slices, ``lanes``
     of them at once. ``referenced``: a second copy of what is trained is kept.
+    ``returns``: freed tensors go back to the system at once.
     """
 
     config: ModelConfig
@@ -67,6 +72,7 @@ class Work:
     draws_weights: bool = False
     sampled: Sampled | None = None
     place: str = "cpu"
+    returns: bool = False
 
     @property
     def slices(self) -> int:
@@ -112,7 +118,8 @@ def predict(work: Work) -> Prediction:
 
 def _slack(work: Work, parts: Parts) -> Parts:
     lasting = ("weights", "optimizer states", "reference")
-    return {"allocator": SLACK[work.place] * sum(size for name, size in parts.items() if name not in lasting)}
+    kind = "returning" if work.place == "cpu" and work.returns else work.place
+    return {"allocator": SLACK[kind] * sum(size for name, size in parts.items() if name not in lasting)}
 
 
 def numbers(shapes: Mapping[str, Shape]) -> int:

@@ -38,8 +38,9 @@ NOT_MUON = ("embed_tokens", "lm_head", "gate.weight")
 class Place:
     """What a run stands on: ``cpu`` or ``accelerator``, its bytes, and how many slices of a step are worked on at once.
 
-    ``fill`` is the share of packed rows that holds text; 0: drawn from the stage's task, and a half, the least there
-    can be, where it learns from data. ``prompt`` is the longest prompt in tokens; 0: what ``packing.row_tokens`` leaves.
+    ``fill`` is the share of packed rows that holds text; 0: drawn from the stage's task, and where it learns from data a
+    half, the least there can be. ``prompt`` is the longest prompt in tokens; 0: what ``packing.row_tokens`` leaves.
+    ``returns``: freed tensors go back to the system at once, whatever a stage says.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Place:
     lanes: int
     fill: float = 0.0
     prompt: int = 0
+    returns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ def work_of(stage: Trained, config: ModelConfig, dtype: str, place: Place) -> Wo
         ahead=isinstance(stage, Pretrain) and bool(stage.mtp_weight and config.num_nextn_predict_layers),
         referenced=isinstance(stage, Grpo) or stage.kind == "dpo", draws_weights=isinstance(stage, Pretrain),
         sampled=sampled_by(stage, config, place) if isinstance(stage, Grpo) and stage.sampler == "engine" else None,
-        place=place.kind,
+        place=place.kind, returns=place.returns or stage.packing.checkpoint_activations,
     )  # fmt: skip
 
 

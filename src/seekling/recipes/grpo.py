@@ -80,22 +80,9 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
 
         measured = config.objective.needs_reference or (config.kl_every > 0 and index % config.kl_every == 0)
         lessons = learn_from(groups, scores, policy, reference if measured else None, config, stage.dtype)
-        totals, tokens, flops = [], 0, 0.0
         if not lessons:
             stage.warn(f"step {index}: no rollout is left to learn from; it makes no update")
-        for number, texts in enumerate(updates(lessons, config, f"{stage.seed}/{index}")):
-            batch = pack(texts, config.packing.row_tokens).to(stage.device)
-            totals.append(step(
-                policy.model, optimizers, batch,
-                lambda model, part: rollout_loss(
-                    model, part, objective=config.objective, temperature=config.sampling.temperature
-                ),
-                step_index=index * config.updates + number,
-                passes=config.packing.passes, lanes=stage.lanes, dtype=stage.dtype,
-            ))  # fmt: skip
-            context = float(batch.rows.positions_BT.float().mean())
-            tokens += batch.num_tokens
-            flops += batch.num_tokens * flops_per_token(policy.model.config, context, training=True)
+        totals, tokens, flops = learn(stage, config, policy, optimizers, lessons, index)
         policy.engine.load(policy.model)
         figures = of_rollouts(task, groups, scores) | of_updates(totals, measured=measured)
         seconds = clock.lap()
@@ -197,6 +184,25 @@ def learn_from(
         return heard(criticised(texts, scores, objective), rollouts, scores, config)
     weights = {name: weight for name, weight in config.rubric.weights().items() if weight}
     return heard(judged(texts, advantages(scores, weights, objective, texts)), rollouts, scores, config)
+
+
+def learn(
+    stage: Stage, config: Grpo, policy: Policy, optimizers: Optimizers, lessons: Sequence[Text], index: int
+) -> tuple[list[dict[str, float]], int, float]:
+    """The step's updates. Returns the figures of each, and the tokens and FLOPs of all."""
+    totals, tokens, flops = [], 0, 0.0
+    loss = partial(rollout_loss, objective=config.objective, temperature=config.sampling.temperature)
+    for number, texts in enumerate(updates(lessons, config, f"{stage.seed}/{index}")):
+        batch = pack(texts, config.packing.row_tokens).to(stage.device)
+        figures = step(
+            policy.model, optimizers, batch, loss, step_index=index * config.updates + number,
+            passes=config.packing.passes, lanes=stage.lanes, dtype=stage.dtype,
+        )  # fmt: skip
+        context = float(batch.rows.positions_BT.float().mean())
+        totals.append(figures)
+        tokens += batch.num_tokens
+        flops += batch.num_tokens * flops_per_token(policy.model.config, context, training=True)
+    return totals, tokens, flops
 
 
 def hold_mismatch(stage: Stage, config: Grpo, index: int, mismatch: float) -> None:

@@ -26,9 +26,11 @@ class SharedJournal(Journal):
         self.world = world
 
     def recall(self, step: int) -> dict[str, Any] | None:
+        """What the first process finds. All ask at once."""
         return self.world.told(super().recall(step))
 
     def write(self, step: int, entry: Mapping[str, Any]) -> None:
+        """At the first process alone."""
         if self.world.leads:
             super().write(step, entry)
 

@@ -104,7 +104,6 @@ def refuse_served(manifest: Manifest, who: Member | None) -> None:
 def set_up(manifest: Manifest, run: Run, warn: Callable[[str], None]) -> tuple[torch.device, Lanes]:
     """Deterministic algorithms, the device, and as many lanes as asked for (they cannot change a bit)."""
     earlier = run.facts()["sessions"][0] if (run.folder / "run.json").exists() else {}
-    threads = manifest.head.threads or machine().cores or 1
     torch.set_num_threads(1)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True) without importing half of torch
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -117,10 +116,15 @@ def set_up(manifest: Manifest, run: Run, warn: Callable[[str], None]) -> tuple[t
         if before is not None and before != now:
             warn(f"this run began with {name} {before} and goes on with {now}: equal within tolerance, not to the bit")
     if who is None:
-        return device, Lanes(threads if device.type == "cpu" else 1)
+        return device, _own_lanes(manifest, device)
     from seekling.learn.parallel.ranks import join  # with all that several processes need
 
     return device, Lanes(1, join(device, who, spread_experts=manifest.head.expert_parallel))
+
+
+def _own_lanes(manifest: Manifest, device: torch.device) -> Lanes:
+    """Those of a process that works alone."""
+    return Lanes((manifest.head.threads or machine().cores or 1) if device.type == "cpu" else 1)
 
 
 def _company(manifest: Manifest, who: Member | None) -> dict[str, Any]:
@@ -210,7 +214,7 @@ def _run_stage(
         if is_shared(settings):
             lanes.world.told(settings.name)
         elif lanes.world.size > 1:
-            lanes = Lanes(manifest.head.threads or machine().cores or 1)
+            lanes = _own_lanes(manifest, device)
         stage = _begun(manifest, settings, run, folder, session, device, lanes, ledger, watcher)
         folder.write(figures=_worked(stage, settings), state="done")
     else:

@@ -19,6 +19,7 @@ from seekling.model.count import flops_per_token
 from seekling.model.decoder import Decoder
 from seekling.model.foreign import load_any
 from seekling.model.lora import add_adapters, keep_trained
+from seekling.plan.machine import give_back
 from seekling.recipes.config import Trained
 from seekling.recipes.together import joined, share
 from seekling.records import Group, Problem, Rollout
@@ -87,9 +88,14 @@ def prepare(model: Decoder, config: Trained, seed: str) -> None:
 
 
 def _keep_less(model: Decoder, config: Trained) -> None:
-    """Have each layer computed again on the way back, where told. Raises UserError where a layer is not ours."""
+    """Have each layer computed again on the way back, where told, and what it held given back.
+
+    Raises UserError where a layer is not ours.
+    """
     if isinstance(model, Decoder):
         model.recomputes = config.packing.checkpoint_activations
+        if model.recomputes:
+            give_back()
     elif config.packing.checkpoint_activations:
         raise UserError(
             f'stage "{config.name}" would checkpoint the activations of a model that runs through transformers',

@@ -37,7 +37,7 @@ def travel(sent_MD: Tensor, ends_E: Tensor, feed: Feed, group: dist.ProcessGroup
 
 
 class _Exchange(torch.autograd.Function):
-    """Rows to the processes they are for, ``leaving`` to each and ``arriving`` from each; gradients go the other way."""
+    """Rows to the processes they are for, ``leaving`` to and ``arriving`` from each; gradients go the other way."""
 
     @staticmethod
     def forward(ctx: Any, x_MD: Tensor, leaving: list[int], arriving: list[int], group: dist.ProcessGroup) -> Tensor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -15,14 +14,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from seekling.errors import UserError
-from seekling.learn.parallel.shards import Shards
+from seekling.learn.parallel.shards import PATIENCE, Shards
 from seekling.learn.parallel.world import Learner, World
 from seekling.workers.crew import Member
 
 T = TypeVar("T")
-
-PATIENCE = timedelta(days=30)
-"""The first process may work alone for long. One that died is noticed by whoever started them, not by waiting."""
 
 
 def join(device: torch.device, who: Member, *, spread_experts: bool) -> Ranks:
@@ -52,6 +48,7 @@ class Ranks(World):
         self.spread_experts = spread_experts
 
     def told(self, value: T) -> T:
+        """A length, then so many bytes."""
         said = json.dumps(value, allow_nan=True).encode() if self.leads else b""
         length = torch.tensor([len(said)])
         dist.broadcast(length, 0)
@@ -61,10 +58,12 @@ class Ranks(World):
         return heard
 
     def wait(self) -> None:
+        """The first is waited for, then all are."""
         dist.broadcast(torch.zeros(1), 0)  # nobody passes before the first process is here
         self.sums({"": 0.0})  # and it not before the others are
 
     def gathered(self, own: bytes) -> list[bytes]:
+        """All in the length of the longest."""
         lengths = self.stacked(torch.tensor([len(own)])).tolist()
         padded = torch.zeros(max(lengths), dtype=torch.uint8)
         padded[: len(own)] = _bytes(own)
@@ -72,6 +71,7 @@ class Ranks(World):
         return [row[:length].numpy().tobytes() for row, length in zip(rows, lengths, strict=True)]
 
     def sums(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """In float64, in the order of names."""
         names = sorted(figures)  # each process may have met them in another order
         values = torch.tensor([figures[name] for name in names], dtype=torch.float64)
         dist.all_reduce(values)
@@ -79,19 +79,23 @@ class Ranks(World):
         return {name: summed[name] for name in figures}
 
     def norm(self, own: Tensor) -> Tensor:
+        """The root of the sum of squares, summed in float64."""
         square = own.double().square()
         dist.all_reduce(square)
         return square.sqrt().to(own.dtype)
 
     def stacked(self, own: Tensor) -> Tensor:
+        """On whatever device they are."""
         parts = own.new_empty((self.size, *own.shape))
         dist.all_gather(list(parts.unbind()), own.contiguous())
         return parts.flatten(0, 1)
 
     def learner(self, model: nn.Module) -> Learner:
+        """One that holds its part. Raises UserError for a model that cannot be shared out so."""
         return Shards(model, self.rank, self.size, self.device, spread_experts=self.spread_experts)
 
     def close(self) -> None:
+        """Nobody can be told anything afterwards."""
         dist.destroy_process_group()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 import torch
@@ -25,12 +26,14 @@ from seekling.learn.parallel.experts import expert_stacks, send_out, travel
 from seekling.learn.parallel.world import Learner, Matrices
 from seekling.model.decoder import Block, Decoder, Hidden, NextToken
 
+PATIENCE = timedelta(days=30)
+"""The first process may work alone for long. One that died is noticed by whoever started them, not by waiting."""
 BUCKET_BYTES = 2**26
 """Parts of many parameters travel together, so many bytes of each process at a time."""
 
 
 class Cut:
-    """How a first dimension of ``count`` is cut for ``size`` processes: like ``torch.chunk``, the last may lack some."""
+    """How a first dimension of ``count`` is cut for ``size`` processes: as ``torch.chunk`` does, the last has less."""
 
     def __init__(self, count: int, size: int) -> None:
         self.count, self.most = count, -(-count // size)
@@ -68,7 +71,7 @@ class Shards(Learner):
         others = {id(p): nn.Parameter(p.detach()) for p in model.parameters() if p.requires_grad}
         twin = deepcopy(model, others | shared | cut)
         if stacks:
-            send_out(twin, partial(travel, group=dist.new_group()))
+            send_out(twin, partial(travel, group=dist.new_group(timeout=PATIENCE)))
         mesh = init_device_mesh(device.type, (self.size,))
         ignored = {p for p in twin.parameters() if not p.requires_grad or id(p) in {id(own) for own in cut.values()}}
         twin.register_forward_hook(_anchored)
@@ -86,17 +89,22 @@ class Shards(Learner):
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
+        """Whole weights become parts, and are let go; afterwards the parts of all become whole weights.
+
+        So the whole model is the one that counts: whatever changed it between updates is what is learned from.
+        """
         with torch.no_grad():
             for name, own in self.trained.items():
                 own.copy_(self._whole[name][self._cuts[name].rows(self.rank)])
-        sizes = {name: weight.untyped_storage().size() for name, weight in self._whole.items()}
-        for weight in self._whole.values():
-            weight.untyped_storage().resize_(0)
+        held = [weight.untyped_storage() for weight in self._whole.values() if _holds_nothing_else(weight)]
+        sizes = [storage.size() for storage in held]
+        for storage in held:
+            storage.resize_(0)
         try:
             yield
         finally:
-            for name, weight in self._whole.items():
-                weight.untyped_storage().resize_(sizes[name])
+            for storage, size in zip(held, sizes, strict=True):
+                storage.resize_(size)
         self._publish()
 
     @torch.no_grad()
@@ -113,6 +121,7 @@ class Shards(Learner):
                 whole.copy_(piece_SL.reshape(-1, *whole.shape[1:])[: len(whole)])
 
     def gradients(self, value: Tensor) -> list[Tensor | None]:
+        """Of all processes' losses, summed: what of it lies here."""
         value.backward()
         found: list[Tensor | None] = []
         for weight in self._sharded.values():
@@ -121,9 +130,11 @@ class Shards(Learner):
         return found
 
     def shape(self, parameter: Tensor, value: Tensor) -> Sequence[int]:
+        """All rows; a count of steps has none."""
         return (self._cuts[self._name_of[parameter]].count, *value.shape[1:]) if value.ndim else ()
 
     def whole(self, parameter: Tensor, value: Tensor) -> Tensor | None:
+        """The parts of all, in the first process's own memory, not its device's."""
         if value.ndim == 0:  # a count of steps is the same everywhere
             return value if self.rank == 0 else None
         cut = self._cuts[self._name_of[parameter]]
@@ -133,6 +144,7 @@ class Shards(Learner):
         return torch.cat(parts)[: cut.count].cpu() if parts else None
 
     def part(self, parameter: Tensor, whole: Tensor) -> Tensor:
+        """Its rows."""
         return whole[self._cuts[self._name_of[parameter]].rows(self.rank)] if whole.ndim else whole
 
 
@@ -146,11 +158,13 @@ class Parts(Matrices):
         self.shapes = {name: (weight.shape[-2], weight.shape[-1]) for name, weight in whole.items() if weight.ndim > 1}
 
     def shape(self, parameter: Tensor) -> tuple[int, int]:
+        """That of the whole, known to every process: all work on the same shapes in the same order."""
         return self.shapes[self.name_of[parameter]]
 
     def each(
         self, work: Callable[[Tensor], Tensor], values: Sequence[Tensor], params: Sequence[Tensor]
     ) -> list[Tensor]:
+        """Stacks where they lie; of the others each process gathers some, works on them whole and sends rows home."""
         flat = [place for place, value in enumerate(values) if value.ndim == 2]
         done = dict(zip(flat, self._dealt(work, [values[p] for p in flat], params), strict=True)) if flat else {}
         stacks = [place for place, value in enumerate(values) if value.ndim > 2]
@@ -187,6 +201,11 @@ def _exchanged(sent: Tensor, leaving: list[int], arriving: list[int]) -> Tensor:
     received = sent.new_empty(sum(arriving))
     dist.all_to_all_single(received, sent, arriving, leaving)
     return received
+
+
+def _holds_nothing_else(weight: Tensor) -> bool:
+    storage = weight.untyped_storage()
+    return storage.resizable() and storage.size() == weight.nbytes
 
 
 def _anchored(_: nn.Module, __: object, hidden: Hidden) -> Hidden:

@@ -48,22 +48,26 @@ PULLED = {"objective": {"preset": "dr_grpo", "entropy": 0.01}, "held_out_every":
 
 def grpo(problems: int, rollouts: int, tokens: int, row: int, passes: int, **more: Any) -> dict[str, Any]:
     """A stage of reinforcement: problems, rollouts of each, longest answer, tokens in a row, slices."""
+    drawn = {"max_tokens": tokens, **more.pop("sampling", {})}
     return {"kind": "grpo", "steps": 2, **SPEAKS, "problems_per_step": problems, "rollouts_per_problem": rollouts,
-            "sampling": {"max_tokens": tokens, **more.pop("sampling", {})}, "packing": {"row_tokens": row, "passes": passes},
-            **PULLED, **more}  # fmt: skip
+            "sampling": drawn, "packing": {"row_tokens": row, "passes": passes}, **PULLED, **more}  # fmt: skip
 
 
 def text(kind: str, tokens: int, passes: int, **more: Any) -> dict[str, Any]:
     """A stage that learns text: tokens of a step, slices."""
     own = {"text": {"facts": 0.0, "qualities": {"expert": 1.0}}}
-    return {"kind": kind, "steps": 3, **SPEAKS, **own, "tokens_per_step": tokens,
+    return {"kind": kind, "steps": more.pop("steps", 3), **SPEAKS, **own, "tokens_per_step": tokens,
             "packing": {"row_tokens": 128, "passes": passes, **more.pop("pack", {})}, **more}  # fmt: skip
 
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "pretrain, dense, adamw, 1 pass": (DENSE, text("pretrain", 4096, 1, **ADAMW), {}),
     "pretrain, dense, adamw, 4 passes": (DENSE, text("pretrain", 8192, 4, **ADAMW), {}),
-    "pretrain, dense, checkpointed": (DENSE, text("pretrain", 8192, 2, pack={"checkpoint_activations": True}), {}),
+    "pretrain, dense, checkpointed": (
+        DENSE,
+        text("pretrain", 8192, 2, steps=8, pack={"checkpoint_activations": True}),
+        {},
+    ),
     "pretrain, latent experts, muon": (LATENT, text("pretrain", 4096, 2), {}),
     "pretrain, dense, bfloat16": (DENSE, text("pretrain", 4096, 2, **ADAMW), {"dtype": "bfloat16"}),
     "sft, wide vocabulary, chunks": (WIDE, text("sft", 4096, 2, **ADAMW), {}),

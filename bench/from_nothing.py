@@ -37,13 +37,17 @@ def main() -> None:
 
 
 def merge(family: str, row: dict[str, Any]) -> None:
-    """Put one seed's row into the result file, in the place of an earlier one; families stand as in ``FAMILIES``."""
+    """Put one seed's row into the result file, in the place of an earlier one; families stand as in ``FAMILIES``.
+
+    A run that is only read may be older than the code that reads it: a row keeps its own commit and threads.
+    """
     told = read_json(RESULT) if RESULT.exists() else {"families": {}}
     rows = {kept["seed"]: kept for kept in told["families"].get(family, [])} | {row["seed"]: row}
     known = told["families"] | {family: [rows[seed] for seed in sorted(rows)]}
     families = {name: known[name] for name in FAMILIES if name in known}
     asked = {key: row.pop(key) for key in ("problems", "samples")}
-    write_json(RESULT, head() | asked | {"command": "python -m bench.from_nothing", "families": families})
+    shared = {key: value for key, value in head().items() if key not in ("commit", "threads", "gflops_per_core")}
+    write_json(RESULT, shared | asked | {"command": "python -m bench.from_nothing", "families": families})
 
 
 def measure(family: str, seed: int) -> dict[str, Any]:
@@ -57,6 +61,8 @@ def measure(family: str, seed: int) -> dict[str, Any]:
     records = run.stage("zero").metrics()
     return {
         "seed": seed,
+        "commit": run.facts()["commit"][:12],
+        "threads": run.facts()["sessions"][0]["threads"],
         "problems": after["problems"],
         "samples": after["samples"],
         "seconds": round(sum(stage.facts().get("seconds", 0.0) for stage in run.current()), 1),

@@ -39,11 +39,12 @@ def rows(found: Result) -> Iterator[list[str]]:
 
 def about(found: Result) -> str:
     """Where the figures come from, in one paragraph."""
-    hardware = found["hardware"]
+    measured = [row for seeds in found["families"].values() for row in seeds]
+    commits, threads = (sorted({str(row[key]) for row in measured}) for key in ("commit", "threads"))
     return (
         f"{found['problems']} held-out problems, {found['samples']} rollouts each; brackets hold the 95 % interval, "
-        f"arrows lead from the base to the trained model. {hardware['cpu']}, {found['threads']} thread, "
-        f"{found['dtype']}; commit `{found['commit']}`, `{found['command']}`."
+        f"arrows lead from the base to the trained model. {found['hardware']['cpu']}, threads: {' or '.join(threads)}, "
+        f"{found['dtype']}; commit {', '.join(f'`{commit}`' for commit in commits)}, `{found['command']}`."
     )
 
 

@@ -69,6 +69,8 @@ def _run_crew(size: int) -> int:
     ended = crew.run(command, size, LETTERS)
     if ended.rank == 0 and ended.status >= 0:
         return ended.status
+    if ended.rank == 0 and -ended.status in (signal.SIGINT, signal.SIGTERM):  # asked to stop before it could listen
+        return 130
     if ended.said:
         print(ended.said, file=sys.stderr)
     how = f"was killed by signal {-ended.status}" if ended.status < 0 else f"ended with status {ended.status}"

@@ -1,8 +1,9 @@
 """Does it fit: the most memory a stage will hold, from its settings alone, before anything is allocated. Torch-free.
 
-A stage passes through moments, each of which holds other things beside the weights: it loads, samples, updates, saves.
-Its peak is that of the largest. What a block keeps for the way back is counted tensor by tensor as autograd keeps it
-(``kept_by_block``); where a figure depends on what only a run can know, the larger one is taken.
+A stage passes through moments, each of which holds other things beside the weights: it loads, samples, updates, lets
+the optimizer step, exports. Its peak is that of the largest. What a block keeps for the way back is counted tensor by
+tensor as autograd keeps it (``kept_by_block``); where a figure depends on what only a run can know, the larger one is
+taken.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ PROMPTS_AT_ONCE = 64
 """Prompts that are read at once (``seekling.engine.engine``)."""
 RUNTIME = {"cpu": 400 * 2**20, "accelerator": 700 * 2**20}
 """Python, torch and its libraries; on an accelerator its context and the workspace of its libraries."""
-SLACK = {"cpu": 1.0, "returning": 0.05, "accelerator": 0.06}
+SLACK = {"cpu": 1.0, "returning": 0.02, "accelerator": 0.06}
 """Share of what comes and goes that an allocator holds unused: pieces too small for the next tensor.
 
 glibc, left alone, was seen to keep 0.2 to 0.8 of it; ``returning`` is one that gives freed tensors back at once
@@ -51,8 +52,8 @@ class Work:
 
     ``held`` and ``computed``: bytes of a number of the weights and of the arithmetic. ``trained``: shapes of what
     learns; ``muon`` names those of Muon. A step has ``rows`` rows of ``row_tokens`` in ``passes`` slices, ``lanes``
-    of them at once. ``referenced``: a second copy of what is trained is kept.
-    ``returns``: freed tensors go back to the system at once.
+    of them at once. ``ahead``: the prediction layer learns too. ``referenced``: a second copy of what is trained is
+    kept. ``returns``: freed tensors go back to the system at once.
     """
 
     config: ModelConfig
@@ -112,6 +113,7 @@ def predict(work: Work) -> Prediction:
     resting = _resting(work)
     moments = {"load": _loading(work), "update": resting | _updating(work), "optimizer": resting | _stepping(work)}
     moments |= {"sample": resting | _sampling(work, work.sampled)} if work.sampled else {}
+    moments |= {"export": resting | _exporting(work)} if work.adapted and work.place == "cpu" else {}
     runtime = {"runtime": float(RUNTIME[work.place])}
     return Prediction({name: runtime | parts | _slack(work, parts) for name, parts in moments.items()})
 
@@ -176,7 +178,7 @@ def _instants(work: Work) -> list[Parts]:
         {"activations": sum(held) + ahead + _lasting(work) + _states(work), **_head(work, of_head)},
         {"activations": sum(held) + at_last + block, "logits": 0.0, "gradients": of_head},
         {"activations": max(blocks) + block, "logits": 0.0, "gradients": before_table},
-        {"activations": 0.0, "logits": 0.0, "gradients": grads + (of_table if c.tie_word_embeddings else 0)},
+        {"activations": 0.0, "logits": 0.0, "gradients": grads + of_table * (2 if c.tie_word_embeddings else 1)},
     ]
 
 
@@ -199,6 +201,12 @@ def _stepping(work: Work) -> Parts:
         by_shape[rows, columns] = by_shape.get((rows, columns), 0.0) + size
     at_work = sorted(by_shape.values(), reverse=True)[: work.lanes]
     return {"gradients": float(FLOAT * numbers(work.trained)), "Muon": sum(at_work), "batch": _batch(work)}
+
+
+def _exporting(work: Work) -> Parts:
+    """Adapters merged into new matrices, in float32, on the CPU wherever the model was."""
+    beside = {name.removesuffix("/A") for name in work.trained if name.endswith("/A")}
+    return {"merged": float(FLOAT * numbers({name: work.parameters[name] for name in beside}))}
 
 
 def _batch(work: Work) -> float:

@@ -38,8 +38,8 @@ NOT_MUON = ("embed_tokens", "lm_head", "gate.weight")
 class Place:
     """What a run stands on: ``cpu`` or ``accelerator``, its bytes, and how many slices of a step are worked on at once.
 
-    ``fill`` is the share of packed rows that holds text; 0: drawn from the stage's task, and where it learns from data a
-    half, the least there can be. ``prompt`` is the longest prompt in tokens; 0: what ``packing.row_tokens`` leaves.
+    ``fill`` is the share of packed rows that holds text; 0: drawn from the stage's task, and a half, the least there
+    can be, where it learns from data. ``prompt`` is the longest prompt in tokens; 0: what a row has left.
     ``returns``: freed tensors go back to the system at once, whatever a stage says.
     """
 
@@ -104,7 +104,7 @@ def _grown(stage: Pretrain, seed: str) -> Tokenizer:
 
 
 def fill_of(stage: Trained, tokenizer: Callable[[], Tokenizer]) -> float:
-    """The least share of packed rows that held text in a few steps drawn; a half for texts that are not drawn.
+    """A step's tokens over the room of its rows, the least of a few steps drawn; a half for texts that are not drawn.
 
     No two rows that are half full stay apart (``learn.batch.first_fit``), so half is the least.
     """
@@ -115,11 +115,11 @@ def fill_of(stage: Trained, tokenizer: Callable[[], Tokenizer]) -> float:
     from seekling.recipes.text import fill
 
     words, task, room = tokenizer(), build_task(stage.task), stage.packing.row_tokens
-    found = [0.95]
+    found = [1.0]
     for draw in range(DRAWS):
         drawn = fill(encoded(words, documents(task, stage.text, f"fit/{draw}")), stage.tokens_per_step)
         lengths = [min(room, len(text.tokens)) for text in drawn]
-        found.append(sum(lengths) / (room * len(first_fit(lengths, room))))
+        found.append(stage.tokens_per_step / (room * len(first_fit(lengths, room))))
     return min(found)
 
 
@@ -180,7 +180,7 @@ def rows_of(stage: Trained, config: ModelConfig, place: Place) -> int:
     if isinstance(stage, Preferences):
         return stage.pairs_per_step
     tokens = stage.tokens_per_step if isinstance(stage, Pretrain | Sft) else 0
-    return max(1, math.ceil((tokens + room / 2) / (place.fill * room)))  # the last text ends beyond what is asked
+    return math.ceil(tokens / (place.fill * room)) + 1  # the last text ends beyond what is asked for
 
 
 def prompt_of(stage: Grpo, config: ModelConfig, place: Place) -> int:

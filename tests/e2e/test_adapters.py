@@ -19,7 +19,7 @@ from tests.e2e.runs import assert_same_result, copied, only, stage
 RUN = Path("runs/toy")
 BASE = ["run", "toy.toml", "base.steps=30"]
 ADAPTED = [*BASE, "tuned.adapter.rank=4", "zero.adapter.rank=4", "zero.optim.lr=0.02"]
-NAME = "adapters change what the engine samples from"
+NAME = "engine samples from the adapters that are trained"
 
 
 @pytest.fixture(scope="module")

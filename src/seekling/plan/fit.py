@@ -23,7 +23,9 @@ PROMPTS_AT_ONCE = 64
 """Prompts that are read at once (``seekling.engine.engine``)."""
 RUNTIME = {"cpu": 400 * 2**20, "accelerator": 700 * 2**20}
 """Python, torch and its libraries; on an accelerator its context and the workspace of its libraries."""
-SLACK = {"cpu": 1.0, "returning": 0.02, "accelerator": 0.06}
+KERNELS, KERNELS_OF_EXPERTS = 2**26, 2**31
+"""What the CPU's library keeps of kernels it makes for bfloat16: one for every number of rows an expert ever had."""
+SLACK = {"cpu": 1.0, "returning": 0.03, "accelerator": 0.06}
 """Share of what comes and goes that an allocator holds unused: pieces too small for the next tensor.
 
 glibc, left alone, was seen to keep 0.2 to 0.8 of it; ``returning`` is one that gives freed tensors back at once
@@ -115,6 +117,8 @@ def predict(work: Work) -> Prediction:
     moments |= {"sample": resting | _sampling(work, work.sampled)} if work.sampled else {}
     moments |= {"export": resting | _exporting(work)} if work.adapted and work.place == "cpu" else {}
     runtime = {"runtime": float(RUNTIME[work.place])}
+    if work.place == "cpu" and work.computed < FLOAT:
+        runtime["kernels"] = float(KERNELS_OF_EXPERTS if work.config.moe_layers else KERNELS)
     return Prediction({name: runtime | parts | _slack(work, parts) for name, parts in moments.items()})
 
 

@@ -3,9 +3,10 @@
     .venv/bin/python -m bench.memory
 
 Writes bench/results/memory.json. Each measurement is a process of its own: the most it ever held, less what it held
-when all was imported and nothing made, pages of libraries left out. One thread, one pass, float32, AdamW, the same shape and number of tokens on all
-sides; the model is small, so that what is compared is how logits are held. TRL runs from ``.venv-trl``, an environment
-of its own (``--without-trl`` leaves it out); on a CPU it folds tiles of its logits in torch, on a GPU in Triton.
+when all was imported and nothing made, pages of libraries left out. One thread, one pass, float32, AdamW, the same
+shape and number of tokens on all sides; the model is small, so that what is compared is how logits are held. TRL runs
+from ``.venv-trl``, an environment of its own (``--without-trl`` leaves it out); on a CPU it folds tiles of its logits
+in torch, on a GPU in Triton.
 """
 
 from __future__ import annotations

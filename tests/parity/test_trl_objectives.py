@@ -1,4 +1,4 @@
-"""Our objectives against TRL's own, loss and gradient: numbers it gave on fixed tensors (bench/peers/trl_objectives.py).
+"""Our objectives against TRL's own, loss and gradient: numbers it gave on fixed tensors.
 
 Where its meaning differs, the difference is shown: CISPO's cap, its entropy bonus, what its weights add to a spread.
 """

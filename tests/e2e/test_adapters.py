@@ -90,8 +90,9 @@ def test_the_start_up_check_stands_in_the_stages_facts(adapted: Path, name: str)
 
 @pytest.mark.parametrize(
     "at, number, how",
-    [("step", 1, "before"), ("checkpoint", 3, "torn"), ("journal", 4, "torn"), ("step", 8, "after"),
-     ("export", 4, "after")],
+    [("checkpoint", 3, "torn"), ("export", 4, "after")]
+    + [pytest.param(*point, marks=pytest.mark.soak)
+       for point in (("step", 1, "before"), ("journal", 4, "torn"), ("step", 8, "after"))],
 )  # fmt: skip
 def test_adapted_stages_killed_anywhere_end_equal_to_the_bit(
     forks: Forks, pretrained: Path, adapted: Path, tmp_path: Path, at: str, number: int, how: str

@@ -147,7 +147,8 @@ def test_a_reward_model_at_the_end_of_a_run_is_not_what_one_talks_to(forks: Fork
 
 @pytest.mark.parametrize(
     "moment, number, how",
-    [("step", 13, "after"), ("step", 43, "before"), ("checkpoint", 5, "torn"), ("line", 70, "torn")],
+    [("step", 43, "before"), ("checkpoint", 5, "torn")]
+    + [pytest.param(*point, marks=pytest.mark.soak) for point in (("step", 13, "after"), ("line", 70, "torn"))],
 )
 def test_stages_of_pairs_killed_anywhere_end_equal_to_the_bit(
     forks: Forks, tuned: Path, finished: Path, tmp_path: Path, moment: str, number: int, how: str

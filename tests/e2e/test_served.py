@@ -92,8 +92,10 @@ def test_its_server_is_gone_and_so_is_what_was_handed_over(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("misfortune", [
-    Misfortune("journal", 3, "after"), Misfortune("step", 2, "before"),
-    Misfortune("step", 3, "after", signal.SIGTERM), Misfortune("journal", 2, "torn"),
+    Misfortune("journal", 3, "after"),
+    pytest.param(Misfortune("step", 2, "before"), marks=pytest.mark.soak),
+    pytest.param(Misfortune("step", 3, "after", signal.SIGTERM), marks=pytest.mark.soak),
+    pytest.param(Misfortune("journal", 2, "torn"), marks=pytest.mark.soak),
 ], ids=lambda m: f"{m.at}-{m.number}-{m.how}")  # fmt: skip
 def test_a_killed_run_takes_its_server_along_and_goes_on_to_the_same_end(
     forks: Forks, based: Path, whole: Path, tmp_path: Path, misfortune: Misfortune

@@ -76,7 +76,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "grpo, dense, mostly sampling": (DENSE, grpo(16, 8, 120, 152, 64, **ADAMW), {}),
     "grpo, dense, adapter": (DENSE, grpo(8, 8, 96, 128, 4, adapter={"rank": 8}, **ADAMW), {}),
     "grpo, latent experts, mostly updating": (LATENT, grpo(8, 8, 64, 96, 2, **ADAMW), {}),
-    "grpo, wide vocabulary, top-p": (WIDE, grpo(4, 4, 64, 96, 2, sampling={"top_p": 0.95}, **ADAMW), {}),
+    "grpo, wide vocabulary, top-k": (WIDE, grpo(4, 4, 64, 96, 2, sampling={"top_p": 0.95, "top_k": 50}, **ADAMW), {}),
 }
 """Model, stage, head of the manifest."""
 ALONE = ["pretrain, dense, adamw, 1 pass", "pretrain, latent experts, muon", "sft, dense, adapter"]

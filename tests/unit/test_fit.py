@@ -161,7 +161,7 @@ def test_more_of_anything_never_asks_for_less(name: str, count: int, passes: int
     for more in (
         replace(asked, rows=asked.rows + 8), replace(asked, row_tokens=2 * LENGTH), replace(asked, lanes=2),
         replace(asked, referenced=True),
-        replace(asked, sampled=Sampled(64, 128, 2, 8, 64, True)),
+        replace(asked, sampled=Sampled(64, 128, 2, 8, 64, 4096, 50)),
     ):  # fmt: skip
         assert predict(more).peak >= peak * 0.999
 
@@ -175,7 +175,7 @@ def test_checkpointing_and_adapters_ask_for_less(name: str, count: int) -> None:
 
 
 def test_parts_of_the_largest_moment_are_the_peak_the_largest_first() -> None:
-    told = predict(work(MODELS["latent"], sampled=Sampled(512, 128, 2, 8, 64, False)))
+    told = predict(work(MODELS["latent"], sampled=Sampled(512, 128, 2, 8, 64, 4096)))
     assert sum(told.parts.values()) == told.peak == max(sum(parts.values()) for parts in told.moments.values())
     assert list(told.parts.values()) == sorted(told.parts.values(), reverse=True)
     assert set(told.moments) == {"load", "update", "optimizer", "sample"}

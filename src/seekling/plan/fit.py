@@ -21,14 +21,16 @@ WHOLE_LOGITS = 2**25
 """Logits up to so many bytes are made whole; of more, chunks (``seekling.learn.logps``)."""
 PROMPTS_AT_ONCE = 64
 """Prompts that are read at once (``seekling.engine.engine``)."""
+KEPT = 20
+"""Bytes of an id that a truncated sampler might have said, in all its forms."""
 RUNTIME = {"cpu": 400 * 2**20, "accelerator": 700 * 2**20}
 """Python, torch and its libraries; on an accelerator its context and the workspace of its libraries."""
 KERNELS, KERNELS_OF_EXPERTS = 2**26, 2**31
 """What the CPU's library keeps of kernels it makes for bfloat16: one for every number of rows an expert ever had."""
-SLACK = {"cpu": 1.0, "returning": 0.03, "accelerator": 0.06}
+SLACK = {"cpu": 1.5, "returning": 0.03, "accelerator": 0.06}
 """Share of what comes and goes that an allocator holds unused: pieces too small for the next tensor.
 
-glibc, left alone, was seen to keep 0.2 to 0.8 of it; ``returning`` is one that gives freed tensors back at once
+glibc, left alone, was seen to keep 0.2 to 1.1 of it; ``returning`` is one that gives freed tensors back at once
 (``seekling.plan.machine.give_back``), as it is told to where activations are checkpointed.
 """
 
@@ -38,14 +40,18 @@ Parts = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """Sampling at its widest: ``slots`` rows of ``room`` tokens in each of ``batches`` at once."""
+    """Sampling at its widest: ``slots`` rows of ``room`` tokens in each of ``batches`` at once.
+
+    A step says ``said`` tokens at most, each of ``kept`` ids where a sampler truncates (0: it does not).
+    """
 
     slots: int
     room: int
     batches: int
     prompts: int
     prompt: int
-    truncates: bool
+    said: int
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +169,7 @@ def _updating(work: Work) -> Parts:
     summed = FLOAT * numbers(work.trained) * (waits + (waits and at_once > 1))
     own = max(_instants(work), key=lambda parts: sum(parts.values()))
     parts = {name: at_once * size for name, size in own.items()}
-    return parts | {"gradients": parts["gradients"] + summed, "batch": _batch(work)}
+    return parts | {"gradients": parts["gradients"] + summed, "batch": _batch(work), "kept sets": _kept_sets(work)}
 
 
 def _instants(work: Work) -> list[Parts]:
@@ -219,6 +225,11 @@ def _batch(work: Work) -> float:
     return float(work.rows * work.row_tokens * (4 * ID + 4 * FLOAT + routes))
 
 
+def _kept_sets(work: Work) -> float:
+    """As they are noted, recorded, journaled and laid out for an update."""
+    return float(work.sampled.said * work.sampled.kept * KEPT) if work.sampled else 0.0
+
+
 def _sampling(work: Work, sampled: Sampled) -> Parts:
     """The cache, one layer of it again as attention reads it, and what the vocabulary asks for at every token."""
     c, s = work.config, sampled
@@ -227,11 +238,11 @@ def _sampling(work: Work, sampled: Sampled) -> Parts:
     entries = s.prompts * s.prompt * c.cache_width * c.num_hidden_layers * work.held
     reading = prompts * (_inference(c) * FLOAT + s.prompt * (FLOAT + 3))
     scores = 2 * s.slots * c.num_attention_heads * s.room * FLOAT
-    logits = s.slots * c.vocab_size * (8 * FLOAT if s.truncates else 4 * FLOAT)
+    logits = s.slots * c.vocab_size * (8 * FLOAT if s.kept else 4 * FLOAT)
     routes = 2 * s.slots * s.room * len(c.moe_layers) * c.num_experts_per_tok
     decoding = layer + scores + logits
     own = {"cache": layer * c.num_hidden_layers + entries + routes, "sampling": max(decoding, reading)}
-    return {name: float(s.batches * size) for name, size in own.items()}
+    return {name: float(s.batches * size) for name, size in own.items()} | {"kept sets": _kept_sets(work)}
 
 
 def _inference(c: ModelConfig) -> int:
@@ -367,4 +378,4 @@ def _logits(work: Work) -> float:
 
 def _copies(work: Work) -> int:
     """How often whole logits stand at the most: as log-probabilities, and twice on the way back."""
-    return 3 + (1 if work.ahead else 0) + (2 if work.sampled and work.sampled.truncates else 0)
+    return 3 + (1 if work.ahead else 0) + (2 if work.sampled and work.sampled.kept else 0)

@@ -29,6 +29,8 @@ S = TypeVar("S", bound=StageSettings)
 
 DRAWS = 4
 """Steps whose texts are drawn to see how well they fill rows."""
+KEPT = 256
+"""Ids a sampler keeps on average where only top-p or min-p bound them: many more than one that has learned does."""
 RANK = 16
 """Of the adapters that are advised where training the whole model does not fit."""
 NOT_MUON = ("embed_tokens", "lm_head", "gate.weight")
@@ -198,7 +200,9 @@ def sampled_by(stage: Grpo, config: ModelConfig, place: Place) -> Sampled:
     prompt = prompt_of(stage, config, place)
     room = min(config.max_position_embeddings, prompt + stage.sampling.max_tokens)
     slots, batches = min(stage.sampling.max_rows, requests), min(place.lanes, 2)
-    return Sampled(slots, room, batches, problems, prompt, stage.sampling.truncates)
+    said = stage.problems_per_step * stage.rollouts_per_problem * stage.sampling.max_tokens
+    kept = min(stage.sampling.top_k or KEPT, config.vocab_size) if stage.sampling.truncates else 0
+    return Sampled(slots, room, batches, problems, prompt, said, kept)
 
 
 def remedies(stage: Trained, config: ModelConfig, place: Place) -> Iterator[tuple[str, Trained]]:

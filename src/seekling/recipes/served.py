@@ -53,7 +53,7 @@ class Served(Engine):
         """Raises UserError when there is no such program or server; the server itself starts with the first rollout."""
         super().__init__(policy.model, policy.engine.stop_tokens)
         self._stage, self._config, self._tokenizer = stage, config, policy.tokenizer
-        self._lock, self._stale, self._reloads = threading.Lock(), True, True
+        self._lock, self._stale, self._reloads = threading.RLock(), True, True
         self._started: Started | None = None
         self._server: Server | None = None
         self._about = About("", 0, "", dtype_of(config.vllm, cpu=stage.device.type == "cpu"))
@@ -78,9 +78,8 @@ class Served(Engine):
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """As ``Engine.generate``. A server of ours that died is started again, and asked once more."""
         self._refuse(requests, sampling)
-        server = None
+        server = self._current()
         try:
-            server = self._current()
             return self._said(server, requests, sampling)
         except Unavailable as error:
             self._bury(server, error)
@@ -111,7 +110,11 @@ class Served(Engine):
         """The server, with the weights it should have."""
         with self._lock:
             if self._stale:
-                self._hand_over()
+                try:
+                    self._hand_over()
+                except Unavailable as error:
+                    self._bury(self._server, error)
+                    self._hand_over()
             return self._ready()
 
     def _ready(self) -> Server:
@@ -178,12 +181,13 @@ class Served(Engine):
     def _bury(self, server: Server | None, error: Unavailable) -> None:
         """Make room for a new server where ours died. Raises ``error`` for one that lives, or is somebody else's."""
         with self._lock:
-            if self._started and not self._started.program.is_alive(DYING_S):
-                self._stage.warn(f"vLLM died and is started again; it said: {self._started.program.last_words()[:200]}")
-                self._end()
-                self._stale = True
-            elif server in (None, self._server):  # else another thread has buried it
+            if server is not self._server:
+                return  # another thread has buried it
+            if not self._started or self._started.program.is_alive(DYING_S):
                 raise error
+            self._stage.warn(f"vLLM died and is started again; it said: {self._started.program.last_words()[:200]}")
+            self._end()
+            self._stale = True
 
     # --- a hand-over ---
 

@@ -264,12 +264,10 @@ def _start_up() -> int:
     model, task = Decoder(shape).init_weights(0), build_task("arithmetic")
     prompts = [tuple(3 + (7 * row + 3 * place) % 60 for place in range(4 + row % 3)) for row in range(8)]
     require(
-        *tasks.of_key(task), tasks.of_split(task), *policies.of_agreement(model, 2, prompts),
-        policies.of_routes(model, 2, prompts), policies.of_delivery(Engine(model, 2), model, prompts),
-        policies.of_reference(model, reference_of(model), 2, prompts),
-        policies.of_invariance(model, 2, prompts, OBJECTIVES["dr_grpo"]),
-        policies.of_stop(model, 2, prompts, OBJECTIVES["dr_grpo"]),
-    )  # fmt: skip
+        *tasks.of_key(task),
+        tasks.of_split(task),
+        *policies.before_learning(Engine(model, 2), model, reference_of(model), prompts, OBJECTIVES["dr_grpo"]),
+    )
     return 0
 
 

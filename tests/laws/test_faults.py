@@ -104,7 +104,7 @@ def train_and_held_out_overlap(patch: Patch) -> list[SelfTest]:
 
 
 def student_vocabulary_differs(patch: Patch) -> list[SelfTest]:
-    return [of_vocabulary({"a": 0, "b": 1}, {"a": 1, "b": 0}, 2)]
+    return [of_vocabulary({"a": 0, "b": 1}, {"a": 1, "b": 0})]
 
 
 def reference_is_not_the_policy(patch: Patch) -> list[SelfTest]:

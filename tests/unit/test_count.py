@@ -36,10 +36,11 @@ def shapes(draw: Any) -> ModelConfig:
         qk_rope_head_dim=2 * draw(SMALL), v_head_dim=draw(SMALL), max_position_embeddings=8,
     )  # fmt: skip
     if FAMILIES[family].scoring and draw(st.booleans()):
-        experts = draw(st.integers(1, 6))
+        experts, shared = draw(st.integers(1, 6)), family.startswith("deepseek")
         values |= dict(
-            n_routed_experts=experts, n_shared_experts=draw(st.integers(0, 2)), moe_intermediate_size=draw(SMALL),
-            num_experts_per_tok=draw(st.integers(1, experts)), first_k_dense_replace=draw(st.integers(0, 4)),
+            n_routed_experts=experts, moe_intermediate_size=draw(SMALL),
+            num_experts_per_tok=draw(st.integers(1, experts)),
+            n_shared_experts=draw(st.integers(0, 2 * shared)), first_k_dense_replace=draw(st.integers(0, 4 * shared)),
             decoder_sparse_step=draw(st.integers(1, 2)), mlp_only_layers=draw(st.sampled_from([(), (1,)])),
         )  # fmt: skip
     return ModelConfig(**values)

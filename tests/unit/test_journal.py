@@ -54,7 +54,7 @@ def test_a_journaled_step_comes_back_to_the_bit(
     remember(journal, 7, [group], [row])
     journal.close()
     again = Journal(folder)
-    found = recall(again, 7, [PROBLEM])
+    found = recall(again, 7, lambda _: [PROBLEM])
     again.close()
     assert found is not None
     groups, told = found
@@ -78,7 +78,7 @@ def written(folder: Path) -> Path:
 def test_a_step_that_was_not_journaled_is_not_recalled(tmp_path: Path) -> None:
     written(tmp_path)
     journal = Journal(tmp_path)
-    assert recall(journal, 1, [PROBLEM]) is None
+    assert recall(journal, 1, lambda _: [PROBLEM]) is None
     journal.close()
 
 
@@ -86,7 +86,7 @@ def test_a_step_about_other_problems_is_refused(tmp_path: Path) -> None:
     written(tmp_path)
     journal = Journal(tmp_path)
     with pytest.raises(UserError, match="speaks of other problems"):
-        recall(journal, 0, [Problem(id="2+2", task="sums", prompt="2+2", answer="4", size=2)])
+        recall(journal, 0, lambda _: [Problem(id="2+2", task="sums", prompt="2+2", answer="4", size=2)])
     journal.close()
 
 
@@ -95,7 +95,7 @@ def test_a_line_of_another_shape_is_a_letter(tmp_path: Path, harm: dict[str, obj
     (tmp_path / "rollouts.jsonl").write_text(json.dumps({"step": 0, **harm}) + "\n")
     journal = Journal(tmp_path)
     with pytest.raises(UserError, match="says of step 0 is damaged"):
-        recall(journal, 0, [PROBLEM])
+        recall(journal, 0, lambda _: [PROBLEM])
     journal.close()
 
 
@@ -108,5 +108,5 @@ def test_a_rollout_of_another_shape_is_a_letter(tmp_path: Path) -> None:
         (tmp_path / key / "rollouts.jsonl").write_text(json.dumps(line) + "\n")
         journal = Journal(tmp_path / key)
         with pytest.raises(UserError, match="damaged"):
-            recall(journal, 0, [PROBLEM])
+            recall(journal, 0, lambda _: [PROBLEM])
         journal.close()

@@ -19,6 +19,8 @@ from seekling.model.presets import PRESETS, preset
     [
         (dict(model_type="qwen3", n_routed_experts=4), "n_routed_experts needs a family that routes"),
         (dict(model_type="gpt2"), "model_type"),
+        (dict(model_type="qwen3_moe", n_routed_experts=4, n_shared_experts=1), "shares no experts"),
+        (dict(model_type="qwen3_moe", n_routed_experts=4, first_k_dense_replace=1), "mlp_only_layers"),
         (dict(n_routed_experts=8, num_experts_per_tok=9), "num_experts_per_tok exceeds"),
         (dict(n_routed_experts=8, n_group=4, topk_group=1, num_experts_per_tok=3), "num_experts_per_tok exceeds"),
         (dict(n_routed_experts=9, n_group=2, num_experts_per_tok=2), "n_group must divide"),

@@ -35,6 +35,7 @@ from seekling.selftests.policies import (
     of_routes,
     of_stop,
     of_vocabulary,
+    of_width,
 )
 from seekling.selftests.tasks import of_key, of_split
 from seekling.tasks import corpus
@@ -277,10 +278,16 @@ def test_weights_that_begin_at_zero_are_moved_too() -> None:
 
 def test_a_teacher_of_other_words_is_refused_by_name() -> None:
     student = {"a": 0, "b": 1, "c": 2}
-    assert of_vocabulary(student, student, 3).passed
-    assert of_vocabulary(student, {"a": 0, "b": 2, "d": 3}, 3).figure == 2
+    assert of_vocabulary(student, student).passed
+    assert of_vocabulary(student, {"a": 0, "b": 2, "d": 3}).figure == 2
     with pytest.raises(SelfTestFailed, match='"vocabularies are one" failed'):
-        require(of_vocabulary(student, student, 2))
+        require(of_vocabulary(student, {"a": 1}))
+
+
+def test_a_tokenizer_wider_than_its_model_is_refused_by_name() -> None:
+    assert of_width({"a": 0, "b": 2}, 3).passed
+    with pytest.raises(SelfTestFailed, match='"every token can be said" failed'):
+        require(of_width({"a": 0, "b": 2}, 2))
 
 
 @pytest.mark.parametrize("per", ["weight", "rows", "tokens"])

@@ -157,12 +157,11 @@ def counted(said: Said, objective: Objective) -> dict[str, Tensor]:
         "entropy": said.entropy,
         "kl": k3(said.logp - said.reference),
         "mismatch_kl": k3(said.logp - said.behaviour),
-        "clipped": low_BT | high_BT,
         "clipped_low": low_BT,
         "clipped_high": high_BT,
-        "ratio": ratio_BT,
-        "correction": correction(said, objective),
     }
+    if objective.correction != "none":
+        per_token["correction"] = correction(said, objective)
     return {"said": said_BT.sum()} | {name: (value * said_BT).sum() for name, value in per_token.items()}
 
 

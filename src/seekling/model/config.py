@@ -141,6 +141,8 @@ class ModelConfig(Settings):
         if not self.parts.scoring:
             routing = ", ".join(name for name, parts in FAMILIES.items() if parts.scoring)
             raise ValueError(f"n_routed_experts needs a family that routes ({routing}), not {self.model_type}")
+        if self.model_type == "qwen3_moe" and (self.n_shared_experts or self.first_k_dense_replace):
+            raise ValueError("qwen3_moe shares no experts, and says by mlp_only_layers which layers stay dense")
         if experts % self.n_group or self.topk_group > self.n_group:
             raise ValueError("n_group must divide n_routed_experts, and topk_group must not exceed it")
         if self.num_experts_per_tok > experts // self.n_group * self.topk_group:

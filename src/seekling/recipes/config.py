@@ -39,7 +39,7 @@ def _preset(value: Any, known: Mapping[str, Settings], what: str) -> Any:
     name = table["preset"]
     if name not in known:
         raise ValueError(f'there is no {what} "{name}"; known: {", ".join(known)}')
-    return known[name].model_dump() | {key: v for key, v in table.items() if key != "preset"}
+    return known[name].model_dump(exclude_unset=True) | {key: v for key, v in table.items() if key != "preset"}
 
 
 def names_task(spec: str) -> bool:

@@ -27,24 +27,15 @@ from seekling.model.heads import add_head, save_head, take_head
 from seekling.model.lora import reference_of
 from seekling.recipes.config import Grpo
 from seekling.recipes.curating import asked_by
-from seekling.recipes.journal import Drawn, recall, remember
+from seekling.recipes.journal import recall, remember
 from seekling.recipes.lessons import advantages, criticised, heard, is_spread, judged, updates, valued, with_spread
 from seekling.recipes.policy import Policy, generation_cost, held_in, prepare, sample_groups
 from seekling.recipes.regression import regress
 from seekling.recipes.stage import Clock, Stage
 from seekling.recipes.together import scores_of
 from seekling.records import Group, Problem, Score, Verdict
-from seekling.runlog.run import Journal
 from seekling.selftests.outcome import require
-from seekling.selftests.policies import (
-    of_agreement,
-    of_delivery,
-    of_invariance,
-    of_reference,
-    of_routes,
-    of_stop,
-    of_vocabulary,
-)
+from seekling.selftests.policies import before_learning, of_width
 from seekling.selftests.tasks import of_key, of_split
 from seekling.tasks.protocol import problems
 
@@ -70,7 +61,7 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     clock = Clock()
 
     for index in range(start, config.steps):
-        drawn = recalled(journal, index, ask, config)
+        drawn = recall(journal, index, partial(asked_in, config, ask, index))
         groups, scores = drawn or sample_and_judge(policy, ask, config, stage, index, score)
         generated, generating = generation_cost(policy, groups), clock.lap()
         if drawn is None:  # what is replayed costs nothing again; charged first, so that no journaled step goes unpaid
@@ -101,6 +92,7 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     if config.objective.advantage == "gae":  # a policy speaks; its critic lies beside it
         save_head(stage.folder.folder, take_head(policy.model))
     stage.export(policy.model, policy.tokenizer)
+    policy.engine.load(policy.model)  # the best step's, where that is what is exported
     return stage.last_figures(10) | regress(stage, config, policy, "after")
 
 
@@ -145,11 +137,10 @@ def slots(index: int, config: Grpo) -> range:
     return range(index * (1 + config.refill), (index + 1) * (1 + config.refill))
 
 
-def recalled(journal: Journal, index: int, ask: Ask, config: Grpo) -> Drawn | None:
-    """The step as it was journaled, or None."""
-    count = len((journal.recall(index) or {}).get("groups", ()))
+def asked_in(config: Grpo, ask: Ask, index: int, count: int) -> list[Problem]:
+    """What a step asks that has taken as many slots as ``count`` problems fill."""
     taken = slots(index, config)[: -(-count // config.problems_per_step)]
-    return recall(journal, index, [problem for slot in taken for problem in ask(slot)])
+    return [problem for slot in taken for problem in ask(slot)]
 
 
 def learn_from(
@@ -230,35 +221,37 @@ def of_rollouts(task: Any, groups: Sequence[Group], scores: Sequence[Sequence[Sc
         "tokens_repeat": float(np.mean([a.repeated_tokens for a in made])),
         "tokens_other": float(np.mean([a.other_tokens for a in made])),
         "attempts": float(np.mean([a.made for a in made])),
-        "frac_zero_spread": float(np.mean([len({s.reward for s in row}) == 1 for row in scores])),
+        "frac_zero_spread": float(np.mean([not is_spread(row) for row in scores])),
         "infra_errors": float(np.mean([s.reward is None for s in flat])),
     }
 
 
 def of_updates(totals: Sequence[Mapping[str, float]], *, measured: bool) -> dict[str, float]:
-    """A step's figures from its updates: means over them, per token where they speak of tokens; none of no update.
+    """A step's figures from its updates: means over those that were made, per token where they speak of tokens.
 
     ``mismatch_kl`` is the first update's, when the policy is still the one that is thought to have spoken; in later
     ones it has moved, and ``drift_kl`` says how far.
     """
-    if not totals:
-        return {}
-    said = sum(t["said"] for t in totals) or 1.0
+    made = [t for t in totals if not t["skipped"]]
+    skipped = {"skipped": float(len(totals) - len(made))} if totals else {}
+    if not made:
+        return skipped
+    said = sum(t["said"] for t in made) or 1.0
 
-    def per_token(name: str) -> float:
-        return sum(t[name] for t in totals) / said
+    def per_token(*names: str) -> float:
+        return sum(t[name] for t in made for name in names) / said
 
     figures = {
         "entropy": per_token("entropy"),
-        "mismatch_kl": totals[0]["mismatch_kl"] / max(1.0, totals[0]["said"]),
-        "clip_ratio": per_token("clipped"),
-        "loss": sum(t["loss"] for t in totals) / len(totals),
-        "grad_norm": sum(t["grad_norm"] for t in totals) / len(totals),
-        "skipped": sum(t["skipped"] for t in totals),
-    }
+        "mismatch_kl": made[0]["mismatch_kl"] / max(1.0, made[0]["said"]),
+        "clip_ratio": per_token("clipped_low", "clipped_high"),
+        "loss": sum(t["loss"] for t in made) / len(made),
+        "grad_norm": sum(t["grad_norm"] for t in made) / len(made),
+    } | skipped
     moved = {"drift_kl": "mismatch_kl", "clip_ratio_low": "clipped_low", "clip_ratio_high": "clipped_high"}
-    several = {name: per_token(sum_) for name, sum_ in moved.items()} if len(totals) > 1 else {}
-    return figures | several | ({"kl": per_token("kl")} if measured else {})
+    several = {name: per_token(sum_) for name, sum_ in moved.items()} if len(made) > 1 else {}
+    asked = {"kl": measured, "correction": "correction" in made[0]}
+    return figures | several | {name: per_token(name) for name, is_asked in asked.items() if is_asked}
 
 
 def held_out_pass(policy: Policy, judge: Judge, config: Grpo) -> tuple[float, tuple[int, float]]:
@@ -298,18 +291,12 @@ def _scorer(config: Grpo, judge: Judge, stage: Stage) -> Callable[[int, list[Gro
 
 
 def _self_test(stage: Stage, config: Grpo, judge: Judge, policy: Policy, reference: Any) -> None:
-    task, model, stops = judge.task, policy.model, policy.engine.stop_tokens
+    task = judge.task
     prompts = policy.prompts(list(islice(problems(task, "train", "self-test"), 8)))
-    vocabulary = policy.tokenizer.whole.get_vocab(with_added_tokens=True)
     outcomes = require(
         *(of_key(task, judge.checker) if stage.world.leads else ()),
         of_split(task),
-        of_vocabulary(vocabulary, vocabulary, model.config.vocab_size),
-        *of_agreement(model, stops, prompts),
-        of_routes(model, stops, prompts),
-        of_delivery(policy.engine, model, prompts),
-        of_reference(model, reference, stops, prompts),
-        of_invariance(model, stops, prompts, config.objective),
-        of_stop(model, stops, prompts, config.objective),
+        of_width(policy.tokenizer.whole.get_vocab(with_added_tokens=True), policy.model.config.vocab_size),
+        *before_learning(policy.engine, policy.model, reference, prompts, config.objective),
     )
     stage.folder.write(selftests=outcomes)

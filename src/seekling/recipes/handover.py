@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Completion, Request
 from seekling.engine.sampler import seed_of
-from seekling.learn.batch import Batch, Text, text_of
-from seekling.learn.logps import token_logps
+from seekling.learn.batch import Text, text_of
 from seekling.learn.reading import read
+from seekling.learn.update import logps_said
 from seekling.model.decoder import Decoder
 from seekling.records import Rollout
 
@@ -127,14 +127,8 @@ class Probe:
 
     def _read(self, model: Decoder, texts: Sequence[Text], temperature: float) -> list[NDArray[np.float32]]:
         """What the learner says of each text's tokens, computed as an update would."""
-
-        def told(model: Decoder, batch: Batch) -> Tensor:
-            wanted_BT, hidden = batch.weight_BT > 0, model(batch.rows)
-            return token_logps(
-                model, hidden, batch.targets_BT, temperature, kept=batch.kept, wanted_BT=wanted_BT
-            )[0]  # fmt: skip
-
-        return read(model, texts, told, row_tokens=2 * max(len(text.tokens) for text in texts), dtype=self.dtype)
+        said = partial(logps_said, temperature=temperature, replay=False)
+        return read(model, texts, said, row_tokens=2 * max(len(text.tokens) for text in texts), dtype=self.dtype)
 
 
 def _rms(ours: Values, theirs: Values) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,16 @@ def remember(journal: Journal, step: int, groups: Sequence[Group], scores: Seque
     journal.write(step, {"groups": lines})
 
 
-def recall(journal: Journal, step: int, asked: Sequence[Problem]) -> Drawn | None:
-    """A journaled step, or None. Raises UserError when it speaks of other problems than this run would ask."""
+def recall(journal: Journal, step: int, ask: Callable[[int], Sequence[Problem]]) -> Drawn | None:
+    """A journaled step, or None. Raises UserError when it speaks of other problems than this run would ask.
+
+    ``ask`` tells which those are, from how many the step had.
+    """
     line = journal.recall(step)
     if line is None:
         return None
     try:
-        return _drawn(journal, step, line, asked)
+        return _drawn(journal, step, line, ask(len(line["groups"])))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"what {journal.file} says of step {step} is damaged ({type(error).__name__}: {error})",

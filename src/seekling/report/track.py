@@ -30,6 +30,7 @@ NAMES = {
     "clip_ratio_low": "clip_ratio/low_mean",
     "clip_ratio_high": "clip_ratio/high_mean",
     "mismatch_kl": "sampling/mismatch_kl",
+    "correction": "sampling/importance_sampling_ratio/mean",
 }
 """Our names -> TRL's where they differ (prime-rl's for the mismatch); ``reward``, ``loss``, ``entropy`` are one."""
 

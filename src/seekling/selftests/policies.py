@@ -6,7 +6,7 @@ model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -60,6 +60,19 @@ SAMPLINGS: Mapping[str, tuple[Sampling, str]] = {
 """The ways of sampling under which both must give one log-probability, and what to do where they do not."""
 
 
+def before_learning(
+    engine: Engine, model: Decoder, reference: Any, prompts: Prompts, objective: Objective
+) -> Iterator[SelfTest]:
+    """All that is asked of a policy before its first update, ``engine`` being who samples from ``model``."""
+    stops = engine.stop_tokens
+    yield from of_agreement(model, stops, prompts)
+    yield of_routes(model, stops, prompts)
+    yield of_delivery(engine, model, prompts)
+    yield of_reference(model, reference, stops, prompts)
+    yield of_invariance(model, stops, prompts, objective)
+    yield of_stop(model, stops, prompts, objective)
+
+
 def of_agreement(model: Decoder, stops: Stops, prompts: Prompts) -> list[SelfTest]:
     """Sampler and learner give one log-probability, routes replayed: largest difference in nats, way by way.
 
@@ -106,15 +119,18 @@ def of_reference(model: Decoder, reference: Any, stops: Stops, prompts: Prompts)
     return SelfTest("policy begins as its reference", figure, limit, advice)
 
 
-def of_vocabulary(student: Mapping[str, int], teacher: Mapping[str, int], width: int) -> SelfTest:
-    """Who learns and who speaks mean the same by every id: figure = tokens that differ or that the model cannot say.
+def of_width(vocabulary: Mapping[str, int], width: int) -> SelfTest:
+    """A model of ``width`` ids can say every token of its vocabulary (token -> id): figure = those it cannot."""
+    beyond = sum(place >= width for place in vocabulary.values())
+    advice = "The tokenizer is another model's, or the model's vocabulary was cut: load the two that belong together."
+    return SelfTest("every token can be said", float(beyond), 0.0, advice)
 
-    ``student`` and ``teacher`` are vocabularies (token -> id), ``width`` the ids the student can say.
-    """
+
+def of_vocabulary(student: Mapping[str, int], teacher: Mapping[str, int]) -> SelfTest:
+    """Who learns and who speaks mean the same by every id (token -> id): figure = the teacher's tokens that differ."""
     differ = sum(student.get(token) != place for token, place in teacher.items())
-    beyond = sum(place >= width for place in student.values())
     advice = "Ids of one would be read as other words by the other: use models of one tokenizer, or distil by text."
-    return SelfTest("vocabularies are one", float(differ + beyond), 0.0, advice)
+    return SelfTest("vocabularies are one", float(differ), 0.0, advice)
 
 
 def of_delivery(engine: Engine, model: Decoder, prompts: Prompts) -> SelfTest:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from seekling.config import Settings, runtime
 
@@ -39,6 +39,9 @@ class Vllm(Settings):
     )
     memory: float = runtime(0.4, gt=0, lt=1, description="share of the GPU's memory that it may take while it samples")
     sleeps: bool = runtime(True, description="it gives that memory back during updates, where the platform can")
+    transfer: Literal["folder", "nccl", "ipc"] = runtime(
+        "folder", description="how weights reach a server started here: it reloads a folder, or they go GPU to GPU"
+    )
     folder: str = runtime(
         "", description="where weights are handed over: a memory disk, or what both hosts see; none: the stage's own"
     )
@@ -48,3 +51,10 @@ class Vllm(Settings):
     limit: float | None = runtime(
         None, gt=0, description="largest difference after a hand-over, nats (root mean square); none: by its dtype"
     )
+
+    @model_validator(mode="after")
+    def _sends_to_its_own(self) -> Self:
+        """Who sends stands in the server's environment, and ends a server that was left waiting: both must be ours."""
+        if self.url and self.transfer != "folder":
+            raise ValueError(f'transfer = "{self.transfer}" needs a server that is started here, and url names another')
+        return self

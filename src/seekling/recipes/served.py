@@ -1,6 +1,7 @@
 """vLLM samples what we learn from: weights are handed over through a folder, and every hand-over is proved.
 
-A server of our own whose build reloads weights wrongly is restarted with them instead; somebody else's is refused.
+A server of our own may be sent what stands in the folder GPU to GPU (``transfer``). Where its build takes weights
+wrongly it is restarted with them instead; somebody else's is refused.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from seekling.recipes.handover import TOKENS, Probe, Probed
 from seekling.recipes.policy import Policy
 from seekling.recipes.serving import Place, Started, dtype_of, program_of, start
 from seekling.recipes.stage import Stage
+from seekling.recipes.transfer import KINDS, Unsent, refuse_unfit
 from seekling.records import Kept, Stop
 from seekling.remote.vllm import MOST_KEPT, About, Asked, How, Server, Spoken
 from seekling.remote.wire import Patience, Unavailable, key_in
@@ -59,14 +61,14 @@ class Served(Engine):
         self._about = About("", 0, "", dtype_of(config.vllm, cpu=stage.device.type == "cpu"))
         self._folder, self._number, self._restarts, self._worst = place_of(stage, config.vllm), 0, 0, 0.0
         self._probe = Probe([p[-max(1, self._limit - TOKENS - 1) :] for p in prompts], config.sampling, stage.dtype)
-        self._asleep, self._fresh = False, 0.0
+        self._asleep, self._unsent, self._fresh = False, False, 0.0
         shutil.rmtree(self._folder, ignore_errors=True)
         if config.replay_routes and self.model.config.moe_layers:
             stage.warn("vLLM does not say which experts it used: updates route for themselves (replay_routes is idle)")
         if config.vllm.url:
             self._connect()
         else:
-            program_of(config.vllm)
+            refuse_unfit(config.vllm, program_of(config.vllm), cpu=stage.device.type == "cpu")
 
     # --- an engine ---
 
@@ -167,7 +169,8 @@ class Served(Engine):
         device = self._stage.device
         context = self._limit if self._limit < UNLIMITED else 0
         place = Place(self._stage.folder.folder, device.type == "cpu", context, self._stage.warn)
-        self._started = start(self._config.vllm, folder, place)
+        told = self._config.vllm if self._reloads else self._config.vllm.model_copy(update={"transfer": "folder"})
+        self._started = start(told, folder, place)
         self._server, self._asleep = self._started.server, False
         self._probe.forget()
         self._about = self._server.about()
@@ -210,13 +213,14 @@ class Served(Engine):
 
     def _afresh(self, folder: Path, before: Probed, doubt: str) -> Probed:
         """The proof of the same weights, read by our own server as it starts. Notes whether reloading was at fault."""
-        self._stage.warn(f"after a reload {doubt}; vLLM is restarted with them")
-        self._reloads = False
-        self._given(folder)
+        kind = KINDS[self._config.vllm.transfer]
+        self._stage.warn(f"after {kind.after} {doubt}; vLLM is restarted with them")
+        self._end()
+        self._begin(folder)
         probed = self._proof()
         self._reloads = not before.is_stale and probed.apart > before.apart / 2
         if not self._reloads:
-            self._stage.warn("this build of vLLM reloads these weights wrongly: it is restarted for every hand-over")
+            self._stage.warn(f"this build of vLLM {kind.errs}: it is restarted for every hand-over")
         return probed
 
     def _proof(self) -> Probed:
@@ -253,30 +257,41 @@ class Served(Engine):
         """Bring the weights to the server. Returns whether it read them as it started, which is known to be right."""
         if self._started and not (self._reloads and self._started.program.is_alive()):
             self._end()
-        if self._server is None:
-            self._begin(folder)
-            return True
-        self._reloaded(self._server, folder)
-        return False
+        if self._server is not None and self._taken(self._server, folder):
+            return False
+        self._begin(folder)
+        return True
 
-    def _reloaded(self, server: Server, folder: Path) -> None:
+    def _taken(self, server: Server, folder: Path) -> bool:
+        """Whether the running server took the weights: else it was ended. Raises Unsent the second time in a row."""
+        try:
+            self._bring(server, folder)
+        except Unsent as error:
+            if self._unsent:
+                raise
+            self._stage.warn(f"{error.what}; vLLM is restarted with the weights")
+            self._end()
+            self._unsent = True
+            return False
+        self._unsent = False
+        return True
+
+    def _bring(self, server: Server, folder: Path) -> None:
         if self._asleep:
             server.wake("weights")
         else:
             server.pause()
-        try:
-            server.reload(str(folder))
-        except Unavailable as error:
-            raise UserError(
-                f"{server.called} could not load the weights handed over: {error.what}",
-                where=str(folder),
-                next_step="It must see that folder, and have been started with a model of the same shape.",
-            ) from None
+        self._way(server, folder)
         if self._asleep:
             server.wake("kv_cache")
         else:
             server.resume()
         self._asleep = False
+
+    @property
+    def _way(self) -> Callable[[Server, Path], None]:
+        """How weights are brought to the running server."""
+        return self._started.transfer.bring if self._started and self._started.transfer else _reload
 
     def _note(self, probed: Probed, seconds: float) -> None:
         """What stands of it in the stage's facts. Says so when another version of vLLM goes on with a stage."""
@@ -285,11 +300,22 @@ class Served(Engine):
             self._stage.warn(f"this stage began with vLLM {before} and goes on with {self._about.version}")
         self._worst = max(self._worst, probed.apart)
         facts = {
-            "version": self._about.version, "dtype": self._about.dtype, "hand_overs": self._number,
-            "restarts": self._restarts, "limit": self._bound, "worst": self._worst, "apart": probed.apart,
-            "drawn": probed.drawn, "seconds": round(seconds, 3),
+            "version": self._about.version, "dtype": self._about.dtype, "transfer": self._config.vllm.transfer,
+            "hand_overs": self._number, "restarts": self._restarts, "limit": self._bound, "worst": self._worst,
+            "apart": probed.apart, "drawn": probed.drawn, "seconds": round(seconds, 3),
         }  # fmt: skip
         self._stage.folder.write(sampler=facts)
+
+
+def _reload(server: Server, folder: Path) -> None:
+    try:
+        server.reload(str(folder))
+    except Unavailable as error:
+        raise UserError(
+            f"{server.called} could not load the weights handed over: {error.what}",
+            where=str(folder),
+            next_step="It must see that folder, and have been started with a model of the same shape.",
+        ) from None
 
 
 def place_of(stage: Stage, config: Vllm) -> Path:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seekling.engine.config import Vllm
 from seekling.errors import UserError
+from seekling.recipes.transfer import KINDS, Transfer, free_port
 from seekling.remote.vllm import MOST_KEPT, Server
 from seekling.remote.wire import Patience
 from seekling.runlog.files import disk_error
@@ -41,14 +41,17 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A server that answers, the program behind it, and whether it can sleep."""
+    """A server that answers, the program behind it, and whether it can sleep. ``transfer`` sends weights to it."""
 
     server: Server
     program: Tied
     sleeps: bool
+    transfer: Transfer | None = None
 
     def end(self) -> None:
-        """End both."""
+        """End all of them."""
+        if self.transfer:
+            self.transfer.end()
         self.server.close()
         self.program.end()
 
@@ -69,6 +72,8 @@ def program_of(config: Vllm) -> str:
 def start(config: Vllm, model: Path, place: Place) -> Started:
     """A server that speaks with ``model``'s weights, ready to answer. Raises UserError with its own last words."""
     sleeps = config.sleeps and not place.cpu
+    if warning := KINDS[config.transfer].warning:
+        place.warn(warning)
     try:
         return _start(config, model, place, sleeps=sleeps)
     except _CannotSleep:
@@ -81,9 +86,10 @@ class _CannotSleep(Exception):
 
 
 def _start(config: Vllm, model: Path, place: Place, *, sleeps: bool) -> Started:
-    key, port, log = secrets.token_urlsafe(24), _free_port(), place.folder / LOG
+    key, port, log = secrets.token_urlsafe(24), free_port(), place.folder / LOG
     environment = {
         "VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+        **KINDS[config.transfer].environment,
     }  # fmt: skip
     command = [program_of(config), "serve", str(model), *_arguments(config, place, port, sleeps=sleeps)]
     try:
@@ -94,7 +100,11 @@ def _start(config: Vllm, model: Path, place: Place, *, sleeps: bool) -> Started:
     server = Server(url, key=key, at_once=config.at_once, patience=Patience(timeout_s=config.timeout_s))
     started = Started(server, program, sleeps)
     try:
+        if config.transfer != "folder":  # its courier makes ready beside the server
+            started = replace(started, transfer=Transfer(config, program_of(config), place.folder))
         _wait(started, config, place)
+        if started.transfer:
+            started.transfer.join(server, url, model)
     except BaseException:
         started.end()
         raise
@@ -108,7 +118,7 @@ def _arguments(config: Vllm, place: Place, port: int, *, sleeps: bool) -> list[s
         "--host", "127.0.0.1", "--port", str(port), "--served-model-name", "policy",
         "--dtype", dtype_of(config, cpu=place.cpu), *context, "--generation-config", "vllm",
         "--logprobs-mode", "processed_logprobs", "--max-logprobs", str(MOST_KEPT),
-        *memory, *(["--enable-sleep-mode"] if sleeps else []), *config.arguments,
+        *memory, *(["--enable-sleep-mode"] if sleeps else []), *KINDS[config.transfer].arguments, *config.arguments,
     ]  # fmt: skip
 
 
@@ -146,10 +156,3 @@ def _died(started: Started, place: Place) -> Exception:
         where=str(place.folder / LOG),
         next_step="Read what it says there; docs/vllm.md names the builds that were tried and what they needed.",
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

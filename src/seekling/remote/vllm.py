@@ -120,6 +120,13 @@ class Server:
             self._model, models[0]["max_model_len"], str(version.get("version", "")), dtype[1] if dtype else ""
         )
 
+    def world_size(self) -> int:
+        """How many workers hold its weights, one a GPU."""
+        told = self._wire.ask("/get_world_size", read=_table).get("world_size")
+        if not isinstance(told, int) or told < 1:
+            raise self._unfit(f"it says that {told} workers hold its weights")
+        return told
+
     # --- what it says ---
 
     def generate(self, asked: Sequence[Asked], how: How) -> list[Spoken]:
@@ -201,6 +208,10 @@ class Server:
         once = replace(self.patience, tries=1)
         body = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
         self._wire.ask("/collective_rpc", body, read=bytes, patience=once)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the states that other weights left."""
         self._wire.ask("/reset_prefix_cache", {}, read=_success)
 
     def sleep(self) -> None:

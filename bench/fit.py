@@ -41,6 +41,8 @@ LATENT = {"model_type": "deepseek_v3", "vocab_size": 448, "hidden_size": 256, "n
           "num_nextn_predict_layers": 1}  # fmt: skip
 WIDE = DENSE | {"model_type": "llama", "vocab_size": 64_000, "hidden_size": 256, "num_hidden_layers": 3,
                 "intermediate_size": 512, "tie_word_embeddings": True}  # fmt: skip
+SPEAKING, LATENT_SPEAKING = DENSE | {"vocab_size": 4096}, LATENT | {"vocab_size": 4096}
+"""Of more words: random weights then hardly ever stop, and answers are as long as a prediction must take them to be."""
 ADAMW = {"optim": {"matrices": "adamw", "lr": 1e-4}}
 PULLED = {"objective": {"preset": "dr_grpo", "entropy": 0.01}, "held_out_every": 0, "kl_every": 0}
 """Rollouts of random weights earn nothing: an entropy bonus has all of them enter the update."""
@@ -73,9 +75,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "sft, wide vocabulary, chunks": (WIDE, text("sft", 4096, 2, **ADAMW), {}),
     "sft, dense, adapter": (DENSE, text("sft", 4096, 2, adapter={"rank": 8}, **ADAMW), {}),
     "sft, latent experts, muon, 4 passes": (LATENT, text("sft", 4096, 4), {}),
-    "grpo, dense, mostly sampling": (DENSE, grpo(16, 8, 120, 152, 64, **ADAMW), {}),
-    "grpo, dense, adapter": (DENSE, grpo(8, 8, 96, 128, 4, adapter={"rank": 8}, **ADAMW), {}),
-    "grpo, latent experts, mostly updating": (LATENT, grpo(8, 8, 64, 96, 2, **ADAMW), {}),
+    "grpo, dense, mostly sampling": (SPEAKING, grpo(16, 8, 120, 152, 64, **ADAMW), {}),
+    "grpo, dense, adapter": (SPEAKING, grpo(8, 8, 96, 128, 4, adapter={"rank": 8}, **ADAMW), {}),
+    "grpo, latent experts, mostly updating": (LATENT_SPEAKING, grpo(8, 8, 64, 96, 2, **ADAMW), {}),
     "grpo, wide vocabulary, top-k": (WIDE, grpo(4, 4, 64, 96, 2, sampling={"top_p": 0.95, "top_k": 50}, **ADAMW), {}),
 }
 """Model, stage, head of the manifest."""

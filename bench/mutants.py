@@ -4,8 +4,9 @@
 
 A mutant is a copy of the package with one expression changed: a comparison turned, an operation exchanged, a constant
 moved, a condition negated, a default dropped. Each is asked twice: whether the self-tests that run before every stage
-refuse it, and whether the suite's tests of its room fail. Writes bench/results/mutants.json, survivors by file and
-line. What raises is noticed too, but counted apart; some mutants change nothing that anyone could see.
+refuse it, and whether the suite's tests of its room fail. Writes bench/results/mutants.json after each; a run that was
+ended goes on from there. What raises is noticed too, but counted apart; some mutants change nothing that anyone could
+see.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ class Mutant:
 
     file: str
     line: int
+    column: int
     before: str
     after: str
     source: str
@@ -82,12 +84,14 @@ def main() -> None:
     arguments.add_argument("--workers", type=int, default=2)
     asked = arguments.parse_args()
     chosen = Random(asked.seed).sample(list(every_mutant()), asked.count)
-    refuse_false_alarms(asked.workers)
-    began, rows = time.perf_counter(), []
-    for row in fates(chosen, asked.workers):
+    rows, spent = known(asked.seed)
+    if not rows:
+        refuse_false_alarms(asked.workers)
+    began, done = time.perf_counter(), {place_of(row) for row in rows}
+    for row in fates([mutant for mutant in chosen if place_of(asdict(mutant)) not in done], asked.workers):
         rows.append(row)
         print(f"{len(rows)}/{len(chosen)} {row['file']}:{row['line']} {row['selftests']} {row['suite']}", flush=True)
-        write(rows, asked.seed, time.perf_counter() - began)
+        write(rows, asked.seed, spent + time.perf_counter() - began)
 
 
 # --- planting ---------------------------------------------------------------------------------------------------------
@@ -115,7 +119,12 @@ def mutants_of(file: Path, source: str) -> Iterator[Mutant]:
             before = ast.unparse(node)
             change(target)
             yield Mutant(
-                str(file), node.lineno, before, ast.unparse(target), ast.unparse(ast.fix_missing_locations(mutated))
+                str(file),
+                node.lineno,
+                node.col_offset,
+                before,
+                ast.unparse(target),
+                ast.unparse(ast.fix_missing_locations(mutated)),
             )  # type: ignore[attr-defined]
 
 
@@ -205,7 +214,7 @@ def fates(chosen: list[Mutant], workers: int) -> Iterator[dict[str, Any]]:
 
 def refuse_false_alarms(workers: int) -> None:
     """Ask about the code as it is. Exits when that is refused: then nothing told of a mutant would mean anything."""
-    sound = [Mutant(f"{room}/__init__.py", 0, "", "", "") for room in ROOMS]
+    sound = [Mutant(f"{room}/__init__.py", 0, 0, "", "", "") for room in ROOMS]
     wrong = [row for row in fates(sound, workers) if {row["selftests"], row["suite"]} != {"survived"}]
     if wrong:
         raise SystemExit(f"the code is refused as it stands: {wrong}")
@@ -282,6 +291,22 @@ def _suite(tests: list[str]) -> int:
     return 1 if code in (1, 2, 3) else int(code)
 
 
+def known(seed: int) -> tuple[list[dict[str, Any]], float]:
+    """What an earlier run at the same commit has told, and how long it took: it was ended before its end."""
+    from bench.zero_tiny import head
+    from seekling.runlog.files import read_json
+
+    told = read_json(RESULT) if RESULT.exists() else {}
+    if (told.get("commit"), told.get("seed")) != (head()["commit"], seed):
+        return [], 0.0
+    return told["mutants"], told["seconds"]
+
+
+def place_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells one mutant from another."""
+    return tuple(row[name] for name in ("file", "line", "column", "before", "after"))
+
+
 def write(rows: list[dict[str, Any]], seed: int, seconds: float) -> None:
     """Counts by room and by judge, and who survived."""
     from bench.zero_tiny import head
@@ -294,9 +319,8 @@ def write(rows: list[dict[str, Any]], seed: int, seconds: float) -> None:
         }
 
     told = {"all": counted(rows)} | {room: counted([r for r in rows if r["room"] == room]) for room in ROOMS}
-    survivors = [row for row in rows if row["suite"] == "survived"]
     about = {"command": "python -m bench.mutants", "count": len(rows), "seed": seed, "seconds": round(seconds, 1)}
-    write_json(RESULT, head() | about | {"fates": told, "survivors": survivors})
+    write_json(RESULT, head() | about | {"fates": told, "mutants": rows})
 
 
 if __name__ == "__main__":

@@ -39,14 +39,14 @@ def main() -> None:
 def merge(family: str, row: dict[str, Any]) -> None:
     """Put one seed's row into the result file, in the place of an earlier one; families stand as in ``FAMILIES``.
 
-    A run that is only read may be older than the code that reads it: a row keeps its own commit and threads.
+    A run that is only read may be older than the code that reads it: a row keeps its own commit, machine and threads.
     """
     told = read_json(RESULT) if RESULT.exists() else {"families": {}}
     rows = {kept["seed"]: kept for kept in told["families"].get(family, [])} | {row["seed"]: row}
     known = told["families"] | {family: [rows[seed] for seed in sorted(rows)]}
     families = {name: known[name] for name in FAMILIES if name in known}
     asked = {key: row.pop(key) for key in ("problems", "samples")}
-    shared = {key: value for key, value in head().items() if key not in ("commit", "threads", "gflops_per_core")}
+    shared = {key: value for key, value in head().items() if key in ("dtype", "torch")}
     write_json(RESULT, shared | asked | {"command": "python -m bench.from_nothing", "families": families})
 
 
@@ -57,12 +57,13 @@ def measure(family: str, seed: int) -> dict[str, Any]:
     run = Run(RUNS / name)
     before, after = (read_json(run.stage(stage).folder / "eval.json") for stage in ("base-eval", "zero-eval"))
     controls = read_json(run.stage("controls").folder / "control.json")
-    size = str(after["larger_size"])
+    size, session = str(after["larger_size"]), run.facts()["sessions"][0]
     records = run.stage("zero").metrics()
     return {
         "seed": seed,
         "commit": run.facts()["commit"][:12],
-        "threads": run.facts()["sessions"][0]["threads"],
+        "threads": session["threads"],
+        "cpu": session["hardware"]["cpu"],
         "problems": after["problems"],
         "samples": after["samples"],
         "seconds": round(sum(stage.facts().get("seconds", 0.0) for stage in run.current()), 1),

@@ -67,9 +67,11 @@ def theirs(shape: dict[str, Any]) -> dict[str, Any]:
     return asked_of([str(TRL), "-P", "bench/peers/trl_memory.py", json.dumps(shape)])
 
 
-def asked_of(command: list[str]) -> dict[str, Any]:
+def asked_of(command: list[str], threads: int = 1) -> dict[str, Any]:
     """What a child prints after FOUND."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+    }  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]
     if not lines:

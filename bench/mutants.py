@@ -36,9 +36,10 @@ LEFT_OUT = {"config.py", "presets.py", "__init__.py", "parallel"}
 """Settings are told by tests of manifests, and processes by tests that start some."""
 TESTS = {
     "learn": (
-        "laws/test_learning.py", "laws/test_packing.py", "parity/test_learning.py", "parity/test_trl_objectives.py",
-        "unit/test_optim.py", "unit/test_lessons.py", "unit/test_logps.py", "laws/test_preference.py",
-        "parity/test_preference.py", "unit/test_selftests.py", "e2e/test_stages.py",
+        "parity/test_trl_objectives.py", "unit/test_figures.py", "unit/test_lessons.py", "unit/test_logps.py",
+        "unit/test_guard.py", "unit/test_optim.py", "laws/test_packing.py", "parity/test_learning.py",
+        "laws/test_preference.py", "laws/test_learning.py", "unit/test_selftests.py", "laws/test_faults.py",
+        "parity/test_preference.py", "e2e/test_stages.py",
     ),
     "engine": (
         "laws/test_sampler.py", "unit/test_sampler.py", "parity/test_engine.py", "unit/test_selftests.py",

@@ -40,10 +40,10 @@ def rows(found: Result) -> Iterator[list[str]]:
 def about(found: Result) -> str:
     """Where the figures come from, in one paragraph."""
     measured = [row for seeds in found["families"].values() for row in seeds]
-    commits, threads = (sorted({str(row[key]) for row in measured}) for key in ("commit", "threads"))
+    commits, threads, machines = (sorted({str(row[key]) for row in measured}) for key in ("commit", "threads", "cpu"))
     return (
         f"{found['problems']} held-out problems, {found['samples']} rollouts each; brackets hold the 95 % interval, "
-        f"arrows lead from the base to the trained model. {found['hardware']['cpu']}, threads: {' or '.join(threads)}, "
+        f"arrows lead from the base to the trained model. {' or '.join(machines)}, threads: {' or '.join(threads)}, "
         f"{found['dtype']}; commit {', '.join(f'`{commit}`' for commit in commits)}, `{found['command']}`."
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from bench import nothing_tables, objective_tables
+from bench import learning_tables, nothing_tables, objective_tables
 from seekling.model.config import ModelConfig
 from seekling.recipes.config import KINDS
 from seekling.recipes.manifest import Head
@@ -36,6 +36,9 @@ DOCUMENTS = (
     "docs/tasks.md",
     "docs/objectives.md",
     "docs/vllm.md",
+    "docs/memory.md",
+    "docs/parallel.md",
+    "docs/design.md",
 )
 NONE_YET = "no result file yet"
 MARKED = re.compile(r"(<!-- begin (?P<name>[\w-]+): .*? -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
@@ -227,6 +230,36 @@ def speed(seed: Mapping[str, Any], kind: str) -> str:
     rate, floor = (look(seed, "tokens_per_core_s", name) for name in (kind, f"floor_{kind}"))
     of_floor = f", {100 * rate / floor:.0f} % of the floor" if rate and floor else ""
     return number(rate) + of_floor
+
+
+def train_step(_: Result | None) -> str:
+    """Training tokens/s beside transformers', dtype by dtype, and how many times faster."""
+    found = result_of("train-step")
+    headings = ("", "tokens/s", "of the floor", "first loss", "last loss")
+    if found is None:
+        return table(headings, [])
+    rows = [
+        [name, measured(row["tokens_per_s"], 0), share(row["share_of_floor"]), f"{row['first_loss']:.5f}",
+         f"{row['last_loss']:.5f}"]
+        for name, row in found["arms"].items()
+    ]  # fmt: skip
+    told = [f"{name}: {measured(ratio, 2)} times" for name, ratio in found["ratios"].items()]
+    ways = [f"{name}: {', '.join(map(str, list(way.values())[1:]))}" for name, way in found["theirs"].items()]
+    apart = look(found, "parity", "float32", "relative_difference")
+    about = (
+        f"AdamW against AdamW: {'; '.join(told)}. Median of {found['rounds']} rounds, brackets hold the extremes; "
+        f"{found['steps']} steps of {found['tokens_per_step']:,} tokens. Theirs (form, threads, experts, attention): "
+        f"{'; '.join(ways)}. First losses in float32 differ by {apart:.1e}. "
+        f"transformers {found['transformers']}; {found['hardware']['cpu']}, {found['hardware']['cores']} cores; commit "
+        f"`{found['commit']}`, `{found['command']}`."
+    )
+    return f"{table(headings, rows)}\n\n{about}"
+
+
+def measured(spread: Mapping[str, float], digits: int) -> str:
+    """``10,712 [10,500, 10,900]``: a median with its extremes."""
+    middle, low, high = (f"{spread[name]:,.{digits}f}" for name in ("median", "lowest", "highest"))
+    return f"{middle} [{low}, {high}]"
 
 
 # --- blocks about checkpoints -----------------------------------------------------------------------------------------
@@ -485,6 +518,18 @@ def objective_results(_: Result | None) -> str:
     return "\n\n".join((about, table(*objective_tables.compared(found)), picture, source))
 
 
+def learning(name: str) -> Callable[[Result | None], str]:
+    """The block of one result about learning: its table, and what stands about it."""
+    rows = getattr(learning_tables, name)
+    about = getattr(learning_tables, f"about_{name}", learning_tables.source)
+
+    def block(_: Result | None) -> str:
+        found = result_of(name.replace("_", "-"))
+        return NONE_YET if found is None else f"{table(*rows(found))}\n\n{about(found)}"
+
+    return block
+
+
 def from_nothing(_: Result | None) -> str:
     """Families outside arithmetic, learned from nothing seed by seed, and their curves in a file beside the page."""
     found = result_of("from-nothing")
@@ -503,6 +548,8 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "controls": controls,
     "beyond": beyond,
     "cost": cost,
+    "train-step": train_step,
+    **{name.replace("_", "-"): learning(name) for name in ("memory", "fit", "grpo_step", "parallel", "mutants")},
     "families": families,
     "loading": loading,
     "vllm": vllm,

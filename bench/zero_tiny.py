@@ -159,11 +159,11 @@ def token_costs(folder: Path) -> dict[str, float]:
     return costs
 
 
-def gflops_per_core(size: int = 1024, repeats: int = 20) -> float:
-    """float32 matrix product on one thread, the best of several: what the arithmetic could reach."""
+def gflops_per_core(size: int = 1024, repeats: int = 20, dtype: torch.dtype = torch.float32) -> float:
+    """A matrix product on one thread, the best of several: what the arithmetic could reach."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    a, b = torch.randn(size, size), torch.randn(size, size)
+    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     times = []
     for _ in range(repeats):
         began = time.perf_counter()

@@ -78,6 +78,7 @@ def test_the_start_is_tested_and_the_work_is_metered(finished: Path) -> None:
     assert tests == {"rater": {"loss ignores slicing"},
                      "liked": {"loss ignores slicing", "policy begins as its reference"}}  # fmt: skip
     for name in KINDS:
+        assert stage(finished / RUN, name).facts()["selftest_seconds"] > 0
         own = [entry for entry in read_ledger(finished / RUN) if entry.stage == name]
         assert [e.step for e in own if e.kind == "train"] == list(range(30))
         assert [e.step for e in own if e.kind == "eval"] == [0, 10, 20, 30]

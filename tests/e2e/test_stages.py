@@ -28,6 +28,13 @@ def finished(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_stage_that_tests_itself_says_how_long_that_took(finished: Path) -> None:
+    told = [stage.facts() for stage in Run(finished / RUN).current()]
+    timed = {facts["kind"]: facts["selftest_seconds"] / facts["seconds"] for facts in told if "selftests" in facts}
+    assert timed.keys() == {"pretrain", "grpo"} and all(0 < share < 1 for share in timed.values())
+    assert not [facts["kind"] for facts in told if ("selftests" in facts) != ("selftest_seconds" in facts)]
+
+
 def test_a_finished_stage_is_never_repeated(forks: Forks, finished: Path, tmp_path: Path) -> None:
     folder = copied(finished, tmp_path / "toy")
     before = {f: f.read_bytes() for f in (folder / RUN).rglob("*") if f.suffix in (".jsonl", ".safetensors")}

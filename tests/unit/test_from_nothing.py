@@ -16,16 +16,15 @@ from seekling.recipes.manifest import load_manifest
 from seekling.runlog.files import read_json
 
 HEAD = {
-    "hardware": {"cpu": "Invented CPU", "cores": 1, "memory_bytes": 2**33},
-    "threads": 2, "dtype": "float32", "commit": "of-the-reader",
+    "hardware": {"cpu": "CPU of the reader"}, "threads": 2, "dtype": "float32", "commit": "of-the-reader",
 }  # fmt: skip
 
 
 def row(seed: int, rise: float = 0.5) -> dict[str, Any]:
     """A row as ``measure`` makes it."""
     return {
-        "seed": seed, "commit": f"0123456789a{seed}", "threads": 1, "problems": 150, "samples": 8,
-        "larger_size": 6, "blind_at_8": 0.04,
+        "seed": seed, "commit": f"0123456789a{seed}", "threads": 1, "cpu": "Invented CPU",
+        "problems": 150, "samples": 8, "larger_size": 6, "blind_at_8": 0.04,
         "base": {"pass_1": 0.2, "interval": [0.17, 0.23], "tokens": 21.25},
         "trained": {"pass_1": 0.2 + rise, "interval": [0.66, 0.74], "tokens": 40.5},
         "controls": {"no_stop": {"pass_1": 0.21}, "blind": {"pass_1": 0.05}, "base_pass_k": {"pass_1": 0.31}},
@@ -51,9 +50,13 @@ def test_a_row_takes_the_place_of_an_earlier_one_and_families_keep_their_order(m
     assert merged["problems"] == 150
 
 
-def test_a_run_that_is_only_read_keeps_its_own_commit_and_threads(merged: dict[str, Any]) -> None:
+def test_a_run_that_is_only_read_keeps_its_own_commit_machine_and_threads(merged: dict[str, Any]) -> None:
     told = nothing_tables.about(merged)
-    assert "threads: 1, float32; commit `0123456789a0`, `0123456789a1`" in told and "of-the-reader" not in str(merged)
+    assert (
+        "Invented CPU, threads: 1, float32; commit `0123456789a0`, `0123456789a1`" in told
+        and "of-the-reader" not in str(merged)
+    )
+    assert "CPU of the reader" not in str(merged)
 
 
 def test_the_table_has_a_row_for_every_seed_with_its_gain_and_its_best_control(merged: dict[str, Any]) -> None:

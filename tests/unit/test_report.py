@@ -123,6 +123,14 @@ def test_the_summary_is_short_and_says_the_same_figures(finished: Path) -> None:
     assert told["held-out pass@1"] == "14.2 % \u2192 86.1 % [80.1, 92.1]"
     assert told["size 6, never trained"].startswith("3.0 % \u2192 44.0 %")
     assert told["gates"] == "2 of 2 met" and len(told) <= 8
+    assert told["self-tests"] == "4 of 4 passed in 1.2 s"
+    assert "They took 1.2 s in all." in plain(render_report(finished))
+
+
+def test_a_run_that_did_not_time_its_self_tests_does_not_say_how_long_they_took(run: Path) -> None:
+    for name in ("base", "zero"):
+        edit(of(run, name, "stage.json"), selftest_seconds=None)
+    assert dict(summary(run))["self-tests"] == "4 of 4 passed" and "They took" not in render_report(run)
 
 
 # --- reading ----------------------------------------

@@ -98,7 +98,8 @@ def text_loss(
         row_N = torch.arange(len(batch.targets_BT), device=real_N.device).repeat_interleave(batch.targets_BT.shape[1])
         rows = [balance_losses(routing, real_N, row_N, len(batch.targets_BT)) for routing in routings]
         balance = torch.stack(rows).sum() / (num_rows * len(routings))
-        value, sums = value + balance_weight * balance, sums | {"balance_loss": balance.detach()}
+        value = value + balance_weight * balance if balance_weight else value
+        sums |= {"balance_loss": balance.detach()}
         for layer, routing in enumerate(routings):
             load_E = expert_load(routing.chosen_NA, routing.scores_NE.shape[1], real_N)
             sums |= {f"load/{layer}/{expert}": load for expert, load in enumerate(load_E)}

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seekling.model.config import ModelConfig
-from seekling.model.layers import Linear, RMSNorm, rotate_half, rotate_interleaved, softmax_scale
+from seekling.model.layers import Linear, RMSNorm, inner_dtype, rotate_half, rotate_interleaved, softmax_scale
 
 
 class MultiHeadLatentAttention(nn.Module):
@@ -160,5 +160,11 @@ def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None, 
     width = v_BHTK.shape[-1]
     padding = q_BHTK.shape[-1] - width
     v_BHTK = F.pad(v_BHTK, (0, padding)) if padding > 0 else v_BHTK
-    out = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=mask, is_causal=mask is None, scale=scale)
+    place = q_BHTK.device.type
+    if torch.is_autocast_enabled(place):
+        q_BHTK, k_BHTK, v_BHTK = (x_BHTK.to(inner_dtype(place)) for x_BHTK in (q_BHTK, k_BHTK, v_BHTK))
+    with torch.autocast(place, enabled=False):
+        out = F.scaled_dot_product_attention(
+            q_BHTK, k_BHTK, v_BHTK, attn_mask=mask, is_causal=mask is None, scale=scale
+        )
     return out[..., :width]

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seekling.model.attention import GroupedQueryAttention, LayerCache, MultiHeadLatentAttention
 from seekling.model.config import ModelConfig
-from seekling.model.layers import Linear, RMSNorm, SwiGLU, rotary_table
+from seekling.model.layers import Linear, RMSNorm, SwiGLU, inner_dtype, rotary_table
 from seekling.model.moe import DeepSeekMoE, Router, Routing, choose_experts
 
 
@@ -44,7 +44,7 @@ class Rows:
         Made once: of a mask that is bool every layer makes such a one for itself, and keeps it for the way back.
         """
         place = like.device.type
-        dtype = torch.get_autocast_dtype(place) if torch.is_autocast_enabled(place) else like.dtype
+        dtype = inner_dtype(place) if torch.is_autocast_enabled(place) else like.dtype
         mask = self.mask(window)
         return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, float("-inf"))
 

@@ -31,6 +31,15 @@ class Linear(nn.Module):
         return y if self.adapter is None else self.adapter(x, y)
 
 
+def inner_dtype(place: str) -> torch.dtype:
+    """What autocast has attention and experts compute in; on a CPU float32, whatever it does to linear maps.
+
+    There oneDNN makes a bfloat16 kernel for every number of rows an expert ever had, and attention's takes five times
+    as long on the way back: a step of a small sparse model took four times as long as in float32.
+    """
+    return torch.float32 if place == "cpu" else torch.get_autocast_dtype(place)
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the last axis (arXiv 1910.07467, eq. 4)."""
 

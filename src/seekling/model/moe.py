@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seekling.model.config import ModelConfig
-from seekling.model.layers import SwiGLU
+from seekling.model.layers import SwiGLU, inner_dtype
 
 if TYPE_CHECKING:
     from seekling.model.lora import LowRank
@@ -63,11 +63,11 @@ def per_expert(x_MI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
     """x W^T, where rows up to ``ends_E[e]`` (and from the end before) belong to expert e: [M, O].
 
     The grouped kernel takes neither float64 nor rows that are no multiple of 16 bytes: those are looped. Autocast does
-    not know it, so both sides are cast here as a linear map's would be.
+    not know it, so both sides are cast here.
     """
     device = x_MI.device.type
     if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
+        dtype = inner_dtype(device)
         x_MI, weight_EOI = x_MI.to(dtype), weight_EOI.to(dtype)
     aligned = all(size % 8 == 0 for size in weight_EOI.shape[1:])  # in bfloat16 too, for autocast
     if aligned and weight_EOI.dtype != torch.float64:
@@ -112,7 +112,7 @@ def run_experts(
     answered_MD = exchange(x_ND.index_select(0, order_M // num_active), ends_E, feed)
     home_M = torch.empty_like(order_M).scatter_(0, order_M, torch.arange(len(order_M), device=order_M.device))
     returned_NAD = answered_MD.index_select(0, home_M).unflatten(0, (-1, num_active))
-    return torch.einsum("nad,na->nd", returned_NAD, weights_NA)
+    return (returned_NAD * weights_NA.unsqueeze(-1)).sum(1)  # einsum would make it products of tiny matrices
 
 
 class Router(nn.Module):

@@ -25,8 +25,8 @@ KEPT = 20
 """Bytes of an id that a truncated sampler might have said, in all its forms."""
 RUNTIME = {"cpu": 400 * 2**20, "accelerator": 700 * 2**20}
 """Python, torch and its libraries; on an accelerator its context and the workspace of its libraries."""
-KERNELS, KERNELS_OF_EXPERTS = 2**26, 2**31
-"""What the CPU's library keeps of kernels it makes for bfloat16: one for every number of rows an expert ever had."""
+KERNELS = 2**26
+"""What the CPU's library keeps of kernels it makes for bfloat16."""
 SLACK = {"cpu": 1.5, "returning": 0.03, "accelerator": 0.06}
 """Share of what comes and goes that an allocator holds unused: pieces too small for the next tensor.
 
@@ -84,6 +84,11 @@ class Work:
     returns: bool = False
 
     @property
+    def inner(self) -> int:
+        """Bytes of what attention and experts compute in (``seekling.model.layers.inner_dtype``)."""
+        return FLOAT if self.place == "cpu" else self.computed
+
+    @property
     def slices(self) -> int:
         """How many slices a step really has."""
         return max(1, min(self.passes, self.rows))
@@ -124,7 +129,7 @@ def predict(work: Work) -> Prediction:
     moments |= {"export": resting | _exporting(work)} if work.adapted and work.place == "cpu" else {}
     runtime = {"runtime": float(RUNTIME[work.place])}
     if work.place == "cpu" and work.computed < FLOAT:
-        runtime["kernels"] = float(KERNELS_OF_EXPERTS if work.config.moe_layers else KERNELS)
+        runtime["kernels"] = float(KERNELS)
     return Prediction({name: runtime | parts | _slack(work, parts) for name, parts in moments.items()})
 
 
@@ -265,7 +270,7 @@ def _lasting(work: Work) -> float:
     """What all blocks share: ids, angles, and the mask as it is and as attention adds it."""
     c = work.config
     windows = len({c.window(layer) for layer in range(c.num_hidden_layers)})
-    mask = windows * work.row_tokens * (work.computed + 1)
+    mask = windows * work.row_tokens * (work.inner + 1)
     return float(work.tokens * (mask + 2 * FLOAT * c.rotary_dim + 4 * ID))
 
 
@@ -283,7 +288,8 @@ def _ahead(work: Work) -> float:
 
 def _block(work: Work, layer: int) -> float:
     """A block's share: what its tokens keep, and the casts of its weights."""
-    casts = 2 * numbers(_matrices(work, layer)) if work.computed < FLOAT else 0
+    cast = {n: s for n, s in _matrices(work, layer).items() if len(s) < 3 or work.inner < FLOAT}  # stacks of experts
+    casts = 2 * numbers(cast) if work.computed < FLOAT else 0
     return work.tokens * kept_by_block(work.config, layer, work) + casts
 
 
@@ -329,26 +335,32 @@ def _of_grouped(c: ModelConfig, work: Work) -> float:
     norms = 0.0
     if c.parts.qk_norm:
         norms = sum(count * _norm(c.qk_head_dim, work) for count in (heads, c.kv_heads))
-    return _casts(c.hidden_size, 3, work) + 4 * work.computed * wide + FLOAT * heads + norms
+    return _casts(c.hidden_size, 3, work) + 4 * work.inner * wide + _answer(work, wide) + FLOAT * heads + norms
+
+
+def _answer(work: Work, wide: int) -> float:
+    """What attention says, rounded for the map behind it."""
+    return work.computed * wide if work.computed < work.inner else 0
 
 
 def _of_latent(c: ModelConfig, work: Work) -> float:
     """As wide for values as for keys, padded, and the answer without its padding; latents, normalised and as read."""
     heads, wide = c.num_attention_heads, c.num_attention_heads * c.qk_head_dim
-    unpadded = work.computed * heads * c.v_head_dim if c.v_head_dim != c.qk_head_dim else 0
+    differs = c.v_head_dim != c.qk_head_dim
+    unpadded = work.computed * heads * c.v_head_dim if differs else _answer(work, wide)
     latents = _norm(c.kv_lora_rank, work) + work.computed * c.kv_lora_rank
     latents += FLOAT * c.qk_rope_head_dim if work.computed == FLOAT else 0
     if c.q_lora_rank:
         latents += _norm(c.q_lora_rank, work) + work.computed * c.q_lora_rank
     scores = 3 * FLOAT * heads * work.row_tokens if c.v_head_dim > c.qk_head_dim else 0
-    return _casts(c.hidden_size, 2, work) + 4 * work.computed * wide + unpadded + FLOAT * heads + latents + scores
+    return _casts(c.hidden_size, 2, work) + 4 * work.inner * wide + unpadded + FLOAT * heads + latents + scores
 
 
 def _of_experts(c: ModelConfig, work: Work) -> float:
     """Tokens as they were sent, gate and up, silu(gate), their product, the answers; scores, weights and places."""
     assert c.n_routed_experts is not None
     active, width = c.num_experts_per_tok, c.hidden_size
-    sent = work.computed * active * (2 * width + 4 * c.moe_intermediate_size)
+    sent = work.inner * active * (2 * width + 4 * c.moe_intermediate_size)
     routing = FLOAT * (2 * c.n_routed_experts + 2 * active + 1) + 3 * ID * active
     hidden = c.moe_intermediate_size * c.n_shared_experts
     both = FLOAT * width if work.computed < FLOAT else 0  # the router reads float32, whatever the rest does
@@ -361,7 +373,7 @@ def _working(work: Work) -> float:
     c = work.config
     widest = max(c.intermediate_size if len(c.moe_layers) < c.num_hidden_layers else 0,
                  c.num_experts_per_tok * c.moe_intermediate_size if c.moe_layers else 0)  # fmt: skip
-    inside = work.computed * max(2 * widest, 3 * c.num_attention_heads * c.qk_head_dim)
+    inside = work.inner * max(2 * widest, 3 * c.num_attention_heads * c.qk_head_dim)
     return work.tokens * (inside + 2 * FLOAT * c.hidden_size)
 
 

@@ -47,7 +47,9 @@ def dpo(stage: Stage, config: Dpo) -> dict[str, float]:
 
     way = Way(lesson, partial(dpo_pass, config=config), flops, WATCHED)
     with couples(stage, config, policy.tokenizer, model.config.max_position_embeddings) as found:
-        tests = of_policy(policy, lesson(found.train(0)), stage, config)
+        first = lesson(found.train(0))
+        with stage.self_testing():
+            tests = of_policy(policy, first, stage, config)
         figures = learn_pairs(stage, config, model, found, way, *tests)
     stage.export(model, policy.tokenizer)
     return figures

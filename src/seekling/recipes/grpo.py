@@ -50,7 +50,8 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     if config.objective.advantage == "gae":
         add_head(policy.model)
     optimizers = Optimizers(policy.model, config.optim, config.steps * config.updates, stage.lanes)
-    _self_test(stage, config, judge, policy, reference)
+    with stage.self_testing():
+        _self_test(stage, config, judge, policy, reference)
     policy = sampled_by(stage, config, policy, task)
     ask = asked_by(stage, config, task)
     regress(stage, config, policy, "before")

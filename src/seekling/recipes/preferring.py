@@ -50,7 +50,8 @@ def learn_pairs(
     first, held_out = way.lesson(found.train(0)), way.lesson(found.held_out) if found.held_out else []
     if not held_out and config.held_out:
         stage.warn("no pair is held out: whether others would be told apart is not measured")
-    stage.folder.write(selftests=require(*tests, of_slicing(stage, config, model, first, way.loss)))
+    with stage.self_testing():
+        stage.folder.write(selftests=require(*tests, of_slicing(stage, config, model, first, way.loss)))
     optimizers = Optimizers(model, config.optim, config.steps, stage.lanes)
     clock = Clock()
 

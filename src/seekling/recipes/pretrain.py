@@ -26,8 +26,9 @@ TOKENIZER_DOCUMENTS = 4000
 def pretrain(stage: Stage, config: Pretrain) -> dict[str, float]:
     """Grow a base model. Returns the last step's figures."""
     task = build_task(config.task)
-    of_the_key = of_key(task, Checker(task, config.task)) if stage.world.leads else ()
-    stage.folder.write(selftests=require(*of_the_key, of_split(task, config.text)))
+    with stage.self_testing():
+        of_the_key = of_key(task, Checker(task, config.task)) if stage.world.leads else ()
+        stage.folder.write(selftests=require(*of_the_key, of_split(task, config.text)))
     tokenizer = grow_tokenizer(task, config.text, config.model.vocab_size, stage.seed)
     shape = config.model.model_copy(update={"vocab_size": tokenizer.vocab_size})
     model = Decoder(shape).init_weights(seed_number(stage.seed)).to(stage.device)

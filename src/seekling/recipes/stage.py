@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +65,7 @@ class Stage:
     metrics: MetricLog = field(init=False)
     _told: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     _best: Best | None = None
+    _self_testing: float = 0.0
     _began: float = field(init=False)
     _seconds_before: float = field(init=False)
 
@@ -86,6 +87,14 @@ class Stage:
     def journal(self) -> Journal:
         """What was drawn and judged so far, kept by the first process and known to all."""
         return SharedJournal(self.folder.folder, self.world)
+
+    @contextmanager
+    def self_testing(self) -> Iterator[None]:
+        """What is done within is start-up self-tests: the stage tells how long this session's took in all."""
+        began = time.perf_counter()
+        yield
+        self._self_testing += time.perf_counter() - began
+        self.folder.write(selftest_seconds=round(self._self_testing, 3))
 
     def charge(self, step: int, kind: str, tokens: int, flops: float, seconds: float) -> None:
         """Enter one piece of work in the ledger."""

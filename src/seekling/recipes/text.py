@@ -32,7 +32,8 @@ def learn_text(
     """Run the stage's steps from where they stand; leave the model in the stage's folder. Returns the last figures."""
     prepare(model, config, stage.seed)
     if config.adapter.rank:
-        _self_test(stage, model, tokenizer, texts(0))
+        with stage.self_testing():
+            _self_test(stage, model, tokenizer, texts(0))
     optimizers = Optimizers(model, config.optim, config.steps, stage.lanes)
     start = stage.restore(config, model, optimizers)
     mtp = config.mtp_weight if isinstance(config, Pretrain) and model.mtp is not None else 0.0

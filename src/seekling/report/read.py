@@ -99,6 +99,7 @@ def _stage(folder: Path) -> StageView | None:
         figures=figures,
         gates=tuple(_gates(_mapping(info.get("gate")), figures)),
         selftests=tuple(_selftest(_mapping(t)) for t in _list(info.get("selftests"))),
+        selftest_seconds=_number(info.get("selftest_seconds")),
         seconds=_number(info.get("seconds")),
         steps=_steps(lines),
         expert_load=_expert_load(lines),

@@ -230,4 +230,5 @@ def _summary_of_run(run: RunView) -> Iterator[tuple[str, str]]:
     if gates := [gate.met for stage in run.stages for gate in stage.gates]:
         yield "gates", f"{gates.count(True)} of {len(gates)} met"
     if tests := [test.passed for stage in run.stages for test in stage.selftests]:
-        yield "self-tests", f"{sum(tests)} of {len(tests)} passed"
+        took = f" in {words.duration(run.selftest_seconds)}" if run.selftest_seconds else ""
+        yield "self-tests", f"{sum(tests)} of {len(tests)} passed{took}"

@@ -147,6 +147,7 @@ class StageView:
     figures: Mapping[str, float]
     gates: tuple[Gate, ...]
     selftests: tuple[SelfTest, ...]
+    selftest_seconds: float | None
     seconds: float | None
     steps: tuple[StepRecord, ...]
     expert_load: Mapping[str, Load]
@@ -207,6 +208,11 @@ class RunView:
     def stage(self, name: str) -> StageView | None:
         """The stage called ``name`` (its name, or its folder's), if there is one."""
         return next((s for s in self.stages if name in (s.name, s.folder.name)), None)
+
+    @property
+    def selftest_seconds(self) -> float:
+        """How long the start-up self-tests of all stages took, where it was written."""
+        return sum(stage.selftest_seconds or 0.0 for stage in self.stages)
 
     def of_kind(self, *kinds: str) -> list[StageView]:
         """Stages of these kinds, in the order of the manifest."""

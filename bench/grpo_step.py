@@ -5,13 +5,15 @@
 A tiny dense model (Qwen3's shape, 256 wide, 6 layers), 8 problems x 8 rollouts of at most 64 tokens, one update of
 AdamW, loss and rewards alike; both sides load one folder. Rewards are a function that both call: TRL's signature.
 Writes bench/results/grpo-step.json: medians of the steps after the first two, side by side, and the floor: what the
-FLOPs of a step take at the speed of a matrix product on these cores.
+FLOPs of a step take at the speed of a matrix product on these cores. float32 is compared with float32, our bfloat16
+with TRL as it comes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from statistics import median
@@ -24,6 +26,8 @@ from seekling.runlog.run import Run
 RESULT = Path("bench/results/grpo-step.json")
 RUNS = Path("runs/bench")
 TRL = Path(".venv-trl/bin/python")
+AGAINST = {"float32": "float32", "bfloat16": "default"}
+"""Our precision, and TRL's: its default is bfloat16 autocast where the device can."""
 REWARDS = '''"""Half of what is said earns: whichever its length decides."""
 
 
@@ -75,11 +79,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--steps", type=int, default=12)
     asked = arguments.parse_args()
-    rows = {f"seekling {dtype}": ours(dtype, asked.steps) for dtype in ("float32", "bfloat16")}
-    rows["trl float32"] = theirs(RUNS / "grpo-step-float32", asked.steps)
+    rows = {f"seekling {dtype}": ours(dtype, asked.steps) for dtype in AGAINST}
+    rows |= {f"trl {how}": theirs(RUNS / "grpo-step-float32", asked.steps, how) for how in AGAINST.values()}
     floor = rows["seekling float32"]["flops"] / (gflops_per_core() * 1e9 * head()["threads"])
-    peer = rows["trl float32"]["seconds"]
-    ratios = {name: round(peer / row["seconds"], 3) for name, row in rows.items() if name != "trl float32"}
+    ratios = {
+        dtype: round(rows[f"trl {how}"]["seconds"] / rows[f"seekling {dtype}"]["seconds"], 3)
+        for dtype, how in AGAINST.items()
+    }
     about = head() | {"command": "python -m bench.grpo_step", "steps": asked.steps, "floor_s": round(floor, 4)}
     write_json(RESULT, about | {"rows": rows, "times_faster_than_trl": ratios})
     print(json.dumps({"rows": rows, "ratios": ratios, "floor_s": floor}, indent=1))
@@ -88,6 +94,7 @@ def main() -> None:
 def ours(dtype: str, steps: int) -> dict[str, float]:
     """Seconds and tokens of a step, from the run's own log."""
     name = f"grpo-step-{dtype}"
+    shutil.rmtree(RUNS / name, ignore_errors=True)  # a finished run would be read, however old its code
     (RUNS / name).parent.mkdir(parents=True, exist_ok=True)
     rewards, file = RUNS / "odd_rewards.py", RUNS / f"{name}.toml"
     rewards.write_text(REWARDS)
@@ -101,10 +108,10 @@ def ours(dtype: str, steps: int) -> dict[str, float]:
     }
 
 
-def theirs(run: Path, steps: int) -> dict[str, Any]:
+def theirs(run: Path, steps: int, precision: str) -> dict[str, Any]:
     """The same of TRL, in its own environment."""
     told = subprocess.run(
-        [str(TRL), "-P", "bench/peers/trl_step.py", str(Run(run).stage("base").model), str(steps)],
+        [str(TRL), "-P", "bench/peers/trl_step.py", str(Run(run).stage("base").model), str(steps), precision],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])

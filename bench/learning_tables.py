@@ -54,7 +54,7 @@ def grpo_step(found: Result) -> Table:
     ratios, floor = found["times_faster_than_trl"], found["floor_s"]
     rows = [
         [name, f"{row['seconds']:.3f} s", f"{row['completion_tokens']:,.0f}", f"{floor / row['seconds']:.1%}",
-         f"{ratios[name]:.2f}" if name in ratios else "1"]
+         f"{ratios[name.split()[1]]:.2f}" if name.startswith("seekling") else ""]
         for name, row in found["rows"].items()
     ]  # fmt: skip
     return ["", "a step", "tokens said", "of the floor's speed", "times as fast as TRL"], rows

@@ -1,4 +1,4 @@
-"""TRL's side of bench/grpo_step.py, run by it in TRL's own environment: a model folder and a number of steps."""
+"""TRL's side of bench/grpo_step.py, run by it in TRL's own environment: a model folder, steps, precision."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Steps(TrainerCallback):
 
 def main() -> None:
     """Train as GRPO's defaults say, with the batch, lengths and update of the other side; print one line of JSON."""
-    folder, steps = sys.argv[1], int(sys.argv[2])
+    folder, steps, precision = sys.argv[1], int(sys.argv[2]), {"float32": {"bf16": False}, "default": {}}[sys.argv[3]]
     torch.manual_seed(0)
     rng = random.Random(0)
     prompts = ["+".join(str(rng.randint(1, 30)) for _ in range(3)) + "=" for _ in range(8 * steps)]
@@ -43,7 +43,7 @@ def main() -> None:
         config = GRPOConfig(
             output_dir=scratch, per_device_train_batch_size=64, num_generations=8, max_completion_length=64,
             max_steps=steps, learning_rate=1e-6, beta=0.04, loss_type="grpo", logging_steps=1, report_to=[],
-            save_strategy="no", use_cpu=True, bf16=False, gradient_checkpointing=False, disable_tqdm=True,
+            save_strategy="no", use_cpu=True, gradient_checkpointing=False, disable_tqdm=True, **precision,
         )  # fmt: skip
         trainer = GRPOTrainer(
             model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), reward_funcs=odd, args=config,
@@ -54,6 +54,7 @@ def main() -> None:
     rows = told.rows[2:]
     lengths = [64 * row["completions/mean_length"] for row in rows]
     print(json.dumps({
+        "bf16": bool(config.bf16),
         "seconds": round(median(row["step_time"] for row in rows), 4),
         "completion_tokens": round(median(lengths), 1),
     }))  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seekling.errors import UserError
-from seekling.learn.batch import Batch, Text, first_fit, pack, spread
+from seekling.learn.batch import Batch, Text, first_fit, narrowest, pack, spread
 from seekling.learn.config import Gaps
 from tests.oracles.tiny import V
 
@@ -68,6 +68,22 @@ def expected(text: Text) -> dict[str, Any]:
         "advantage": [*text.values["advantage"][1:].tolist(), 0.0],
         "routes": text.routes.tolist(),
     }
+
+
+@given(LENGTHS, st.integers(1, 40))
+def test_rows_are_as_told_or_narrower_and_waste_no_more(lengths: list[int], told: int) -> None:
+    texts = texts_of(lengths, 0)
+    width = narrowest(texts, told)
+    assert width == told or (max(lengths) <= width < told and width % 8 == 0)
+    if max(lengths) <= told:
+        area, before = (room * len(first_fit(lengths, room)) for room in (width, told))
+        assert area <= before
+
+
+def test_texts_that_cannot_share_a_row_get_rows_of_their_own_length() -> None:
+    texts = texts_of([75] * 8, 0)
+    assert narrowest(texts, 128) == 80 and pack(texts, 80).targets_BT.shape == (8, 80)
+    assert narrowest(texts_of([60] * 8, 0), 128) == 128, "two of them share one"
 
 
 def by_text(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -182,6 +182,15 @@ def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
     return rows
 
 
+def narrowest(texts: Sequence[Text], row_tokens: int) -> int:
+    """The width of rows that wastes least: ``row_tokens``, or where hardly two texts share one, the longest text's."""
+    lengths = [len(text.tokens) for text in texts]
+    longest = -(-max(lengths) // 8) * 8  # few widths, for kernels that are made for each
+    if longest >= row_tokens:
+        return row_tokens
+    return min((row_tokens, longest), key=lambda width: width * len(first_fit(lengths, width)))
+
+
 def layout(lengths: Sequence[int], row_tokens: int, together: int = 1) -> list[tuple[int, int, int]]:
     """Row, first position and segment of each text, in the order of ``lengths``.
 

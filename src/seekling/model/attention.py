@@ -58,7 +58,7 @@ class MultiHeadLatentAttention(nn.Module):
         """One token per row against its cached latents: W^UK is absorbed into the query, W^UV into the output."""
         q_nope_BTHK, q_rope_BTHR = self._queries(x_BD.unsqueeze(1), rotary_BR.unsqueeze(1))
         latent_BTC, k_rope_BTR = self._latent(x_BD.unsqueeze(1), rotary_BR.unsqueeze(1))
-        keys_BTW = cache.append(torch.cat((latent_BTC, k_rope_BTR), -1).squeeze(1))
+        keys_BTW = cache.append(torch.cat((latent_BTC, k_rope_BTR), -1).unsqueeze(1))[0, :, 0]
         q_BHW = torch.cat((self._absorbed(q_nope_BTHK.squeeze(1)), q_rope_BTHR.squeeze(1)), -1)
         scores_BHT = torch.baddbmm(cache.bias_B1T, q_BHW, keys_BTW.transpose(1, 2), alpha=self.scale)
         context_BHC = torch.bmm(scores_BHT.softmax(-1), keys_BTW[..., : self.latent])
@@ -121,14 +121,12 @@ class GroupedQueryAttention(nn.Module):
         return self.o_proj(out_BHTK.transpose(1, 2).flatten(2)), entry_BTW
 
     def decode(self, x_BD: Tensor, rotary_BR: Tensor, cache: LayerCache) -> Tensor:
-        """One token per row against its cached keys and values."""
+        """One token per row against its cached keys and values; heads that share a key ask it side by side."""
         q_BTHK, k_BTHK, v_BTHK = self._project(x_BD.unsqueeze(1), rotary_BR.unsqueeze(1))
-        kept_BTW = cache.append(torch.cat((k_BTHK, v_BTHK), 2).flatten(1))
-        k_BTHK, v_BTHK = kept_BTW.unflatten(-1, (2 * self.kv_heads, -1)).chunk(2, 2)
-        q_BHGK = q_BTHK.squeeze(1).unflatten(1, (self.kv_heads, -1))
-        scores_BHGT = torch.matmul(q_BHGK, k_BTHK.permute(0, 2, 3, 1)) * self.scale + cache.bias_B1T.unsqueeze(1)
-        out_BHGK = torch.matmul(scores_BHGT.softmax(-1), v_BTHK.transpose(1, 2))
-        return self.o_proj(out_BHGK.flatten(1))
+        keys_BHTK, values_BHTK = cache.append(torch.cat((k_BTHK, v_BTHK), 1))
+        q_BHGK = q_BTHK.squeeze(1).unflatten(1, (self.kv_heads, -1)) * self.scale
+        scores_BHGT = torch.matmul(q_BHGK, keys_BHTK.mT) + cache.bias_B1T.unsqueeze(1)
+        return self.o_proj(torch.matmul(scores_BHGT.softmax(-1), values_BHTK).flatten(1))
 
     def _project(self, x_BTD: Tensor, rotary_BTR: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         projections = ((self.q_proj, self.heads), (self.k_proj, self.kv_heads), (self.v_proj, self.kv_heads))
@@ -142,17 +140,17 @@ class GroupedQueryAttention(nn.Module):
 class LayerCache:
     """One layer's cache as seen in one decode step: write this step's entries, read all so far.
 
-    ``kept_BTW`` is the layer's buffer narrowed to the longest row, ``lengths_B`` how many entries each row holds
+    ``kept_CBHTK`` is the layer's buffer narrowed to the longest row, ``lengths_B`` how many entries each row holds
     before this step, ``bias_B1T`` 0 where a row may look and -inf beyond its length or its window.
     """
 
-    def __init__(self, kept_BTW: Tensor, rows_B: Tensor, lengths_B: Tensor, bias_B1T: Tensor) -> None:
-        self.kept_BTW, self.rows_B, self.lengths_B, self.bias_B1T = kept_BTW, rows_B, lengths_B, bias_B1T
+    def __init__(self, kept_CBHTK: Tensor, rows_B: Tensor, lengths_B: Tensor, bias_B1T: Tensor) -> None:
+        self.kept_CBHTK, self.rows_B, self.lengths_B, self.bias_B1T = kept_CBHTK, rows_B, lengths_B, bias_B1T
 
-    def append(self, entry_BW: Tensor) -> Tensor:
-        """Write one entry per row at its length and return all entries [B, T, W]."""
-        self.kept_BTW.index_put_((self.rows_B, self.lengths_B), entry_BW)
-        return self.kept_BTW
+    def append(self, entry_BCHK: Tensor) -> Tensor:
+        """Write one entry per row at its length and return all entries [C, B, H, T, K]."""
+        self.kept_CBHTK[:, self.rows_B, :, self.lengths_B] = entry_BCHK
+        return self.kept_CBHTK
 
 
 def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None, scale: float) -> Tensor:

@@ -177,6 +177,13 @@ class ModelConfig(Settings):
             return self.kv_lora_rank + self.qk_rope_head_dim
         return 2 * self.kv_heads * self.qk_head_dim
 
+    @property
+    def cache_shape(self) -> tuple[int, int, int]:
+        """How a token's cached elements stand: (keys and values, their heads, a head's width); a latent whole."""
+        if self.parts.attention == "mla":
+            return 1, 1, self.cache_width
+        return 2, self.kv_heads, self.qk_head_dim
+
     def is_moe(self, layer: int) -> bool:
         """Whether ``layer`` (the prediction layer counts as the one after the last) routes to experts."""
         routes = layer >= self.first_k_dense_replace and (layer + 1) % self.decoder_sparse_step == 0

@@ -54,6 +54,7 @@ class ForeignShape:
     num_parameters: int
     num_hidden_layers: int = 0
     cache_width: int = 0
+    cache_shape: tuple[int, int, int] = (1, 1, 0)
     moe_layers: tuple[int, ...] = ()
     num_experts_per_tok: int = 0
     n_routed_experts: None = None

@@ -18,7 +18,7 @@ import torch
 from seekling.errors import UserError
 from seekling.evals.evaluate import attempts_of
 from seekling.evals.judging import Judge
-from seekling.learn.batch import Text, pack, text_of
+from seekling.learn.batch import Text, narrowest, pack, text_of
 from seekling.learn.optim import Optimizers
 from seekling.learn.reading import read, values_before
 from seekling.learn.update import logps_said, rollout_loss, step
@@ -185,7 +185,7 @@ def learn(
     totals, tokens, flops = [], 0, 0.0
     loss = partial(rollout_loss, objective=config.objective, temperature=config.sampling.temperature)
     for number, texts in enumerate(updates(lessons, config, f"{stage.seed}/{index}")):
-        batch = pack(texts, config.packing.row_tokens).to(stage.device)
+        batch = pack(texts, narrowest(texts, config.packing.row_tokens)).to(stage.device)
         figures = step(
             policy.model, optimizers, batch, loss, step_index=index * config.updates + number,
             passes=config.packing.passes, lanes=stage.lanes, dtype=stage.dtype,

@@ -22,10 +22,12 @@ from seekling.workers import worker as worker_file
 
 @pytest.fixture(scope="module")
 def library() -> Iterator[Library]:
-    """One worker for all tests here."""
-    made = Library()
-    yield made
-    made.close()
+    """One worker for all tests here, with time to load sympy on a busy machine: who is late is asked of other tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seekling.verify.maths.library.WALL_S", 20.0)
+        made = Library()
+        yield made
+        made.close()
 
 
 def told(case: Case) -> str:

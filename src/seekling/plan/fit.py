@@ -85,7 +85,7 @@ class Work:
 
     @property
     def inner(self) -> int:
-        """Bytes of what attention and experts compute in (``seekling.model.layers.inner_dtype``)."""
+        """Bytes of what attention computes in (``seekling.model.layers.inner_dtype``), and experts held in float32."""
         return FLOAT if self.place == "cpu" else self.computed
 
     @property

@@ -518,13 +518,13 @@ def objective_results(_: Result | None) -> str:
     return "\n\n".join((about, table(*objective_tables.compared(found)), picture, source))
 
 
-def learning(name: str) -> Callable[[Result | None], str]:
+def learning(
+    name: str, rows: Callable[[Result], learning_tables.Table], about: Callable[[Result], str] = learning_tables.source
+) -> Callable[[Result | None], str]:
     """The block of one result about learning: its table, and what stands about it."""
-    rows = getattr(learning_tables, name)
-    about = getattr(learning_tables, f"about_{name}", learning_tables.source)
 
     def block(_: Result | None) -> str:
-        found = result_of(name.replace("_", "-"))
+        found = result_of(name)
         return NONE_YET if found is None else f"{table(*rows(found))}\n\n{about(found)}"
 
     return block
@@ -549,7 +549,11 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "beyond": beyond,
     "cost": cost,
     "train-step": train_step,
-    **{name.replace("_", "-"): learning(name) for name in ("memory", "fit", "grpo_step", "parallel", "mutants")},
+    "memory": learning("memory", learning_tables.memory, learning_tables.about_memory),
+    "fit": learning("fit", learning_tables.fit, learning_tables.about_fit),
+    "grpo-step": learning("grpo-step", learning_tables.grpo_step),
+    "parallel": learning("parallel", learning_tables.parallel),
+    "mutants": learning("mutants", learning_tables.mutants),
     "families": families,
     "loading": loading,
     "vllm": vllm,

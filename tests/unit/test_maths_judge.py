@@ -22,7 +22,7 @@ from seekling.workers import worker as worker_file
 
 @pytest.fixture(scope="module")
 def library() -> Iterator[Library]:
-    """One worker for all tests here, with time to load sympy on a busy machine: who is late is asked of other tests."""
+    """One worker for all tests here. Its limit of processor time holds; that of the clock is for a machine at rest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seekling.verify.maths.library.WALL_S", 20.0)
         made = Library()

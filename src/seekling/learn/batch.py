@@ -183,7 +183,10 @@ def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def narrowest(texts: Sequence[Text], row_tokens: int) -> int:
-    """The width of rows that wastes least: ``row_tokens``, or where hardly two texts share one, the longest text's."""
+    """The width of rows that wastes least, in tokens: ``row_tokens``, or the longest text's where hardly two share one.
+
+    Never more than ``row_tokens``, so that ``pack`` refuses a longer text.
+    """
     lengths = [len(text.tokens) for text in texts]
     longest = -(-max(lengths) // 8) * 8  # few widths, for kernels that are made for each
     if longest >= row_tokens:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seekling.learn.batch import Batch, Text, in_world, narrowest, pack, unpack
+from seekling.learn.batch import Batch, Text, in_world, pack, unpack
 from seekling.learn.lanes import ONE, Lanes
 from seekling.learn.logps import cross_entropy
 from seekling.model.decoder import Decoder
@@ -24,7 +24,7 @@ def read(
     dtype: torch.dtype = torch.float32,
 ) -> list[NDArray[np.float32]]:  # fmt: skip
     """``of`` each text [T], computed as a step in ``dtype`` would: entry t is about token t, entry 0 is 0."""
-    batch = pack(texts, narrowest(texts, row_tokens)).to(model.embed_tokens.weight.device)
+    batch = pack(texts, row_tokens).to(model.embed_tokens.weight.device)
     place, is_cast = batch.targets_BT.device.type, dtype != torch.float32
 
     def told(part: Batch) -> Tensor:

@@ -32,7 +32,7 @@ class Linear(nn.Module):
 
 
 def inner_dtype(place: str) -> torch.dtype:
-    """What attention computes in under autocast: on a CPU float32, its way back in bfloat16 is five times slower."""
+    """What attention computes in under autocast: on a CPU float32, its way back in bfloat16 is far slower."""
     return torch.float32 if place == "cpu" else torch.get_autocast_dtype(place)
 
 

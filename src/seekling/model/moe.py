@@ -64,7 +64,7 @@ def per_expert(x_MI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
 
     The grouped kernel takes neither float64 nor rows that are no multiple of 16 bytes: those are looped. Autocast does
     not know it, so both sides are cast here; on a CPU to what the experts are held in, since its library makes a kernel
-    in bfloat16 for every number of rows an expert ever had: a step of a small model took three times as long.
+    in bfloat16 for every number of rows an expert ever had, which takes longer than the products (docs/log.md).
     """
     device = x_MI.device.type
     if torch.is_autocast_enabled(device):

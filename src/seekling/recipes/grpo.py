@@ -160,9 +160,8 @@ def learn_from(
     if not texts:
         return []
     packing, objective = config.packing, config.objective
-    ask = partial(
-        read, texts=texts, row_tokens=packing.row_tokens, passes=packing.passes, lanes=policy.lanes, dtype=dtype
-    )
+    width = narrowest(texts, packing.row_tokens)
+    ask = partial(read, texts=texts, row_tokens=width, passes=packing.passes, lanes=policy.lanes, dtype=dtype)
     said = partial(logps_said, temperature=config.sampling.temperature)
     told = {}
     if reference is not None:

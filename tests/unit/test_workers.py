@@ -23,6 +23,8 @@ def deeds(setup: Any) -> Callable[[Any], Any]:
     """The target of these tests: does what it is asked, however bad."""
     if setup == "broken":
         raise UserError("no setup", where="here", next_step="mend it")
+    while setup == "heavy" and time.process_time() < 1.3:
+        pass
     return lambda request: DEEDS[request[0]](setup, *request[1:])
 
 
@@ -114,6 +116,15 @@ def test_an_overrun_is_ended_and_the_next_request_is_answered(worker: Worker, de
 
 def test_a_busy_child_ends_itself_at_its_processor_time() -> None:
     made = Worker("tests.unit.test_workers:deeds", cpu_s=0.2)
+    with pytest.raises(WorkerLost, match="processor time"):
+        made.ask(["spin"], 60)
+    made.close()
+
+
+def test_what_a_start_costs_is_no_requests_processor_time() -> None:
+    made = Worker("tests.unit.test_workers:deeds", "heavy", cpu_s=0.1)
+    made.begin(60)
+    assert made.ask(["echo", 1], 60) == 1
     with pytest.raises(WorkerLost, match="processor time"):
         made.ask(["spin"], 60)
     made.close()

@@ -87,7 +87,7 @@ class Worker:
         with self._lock:
             deadline = time.monotonic() + timeout_s
             self._begin(deadline)
-            return self._exchange(request, deadline)
+            return self._exchange(request, deadline, self.cpu_s)
 
     def begin(self, timeout_s: float) -> None:
         """Start the child, if there is none, so that no request's time goes to that. Raises what its setup raises."""
@@ -105,7 +105,8 @@ class Worker:
         self._child = _start(self.target, self.memory_bytes)
         self._end = weakref.finalize(self, _kill, self._child)  # when the worker is forgotten, or Python ends
         try:
-            self._exchange(self.setup, deadline)
+            # The clock alone bounds a start: what is imported there may cost more than any request may.
+            self._exchange(self.setup, deadline, max(self.cpu_s, deadline - time.monotonic()))
         except UserError:
             self._drop()
             raise
@@ -115,9 +116,9 @@ class Worker:
             self._end()
         self._child = self._end = None
 
-    def _exchange(self, body: object, deadline: float) -> Any:
+    def _exchange(self, body: object, deadline: float, cpu_s: float) -> Any:
         assert self._child is not None
-        line = json.dumps({"cpu_s": self.cpu_s, "body": body}).encode() + b"\n"
+        line = json.dumps({"cpu_s": cpu_s, "body": body}).encode() + b"\n"
         try:
             outcome = json.loads(_converse(self._child, line, deadline, self.reply_bytes))
             if "reply" in outcome:

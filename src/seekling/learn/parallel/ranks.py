@@ -22,18 +22,20 @@ T = TypeVar("T")
 
 
 def join(device: torch.device, who: Member, *, spread_experts: bool) -> Ranks:
-    """Meet the others. Raises UserError when that fails."""
+    """Meet the others: who returns has been met by all. Raises UserError when that fails."""
     backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:{_library(device)}"
     if device.type != "cpu":
         torch.accelerator.set_device_index(device)
     try:
         dist.init_process_group(backend, init_method=who.meet, rank=who.rank, world_size=who.size, timeout=PATIENCE)
+        met = Ranks(who.rank, who.size, device, spread_experts=spread_experts)
+        met.wait()  # who left at once would be gone before the last had reached it
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"{who.size} processes cannot meet at {who.meet}: {error}",
             next_step="Start them anew; a process of an earlier start may still hold the place.",
         ) from None
-    return Ranks(who.rank, who.size, device, spread_experts=spread_experts)
+    return met
 
 
 def _library(device: torch.device) -> str:

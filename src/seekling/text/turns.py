@@ -41,10 +41,15 @@ def serve(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
     A request is ``{"want": "text" | "prompt" | "chat" | "turns", "chats": [...], "first": number}``. Of each chat it
     answers a list of ``Laid``. "text" is not guarded: what it makes is for people, never for a model.
     """
-    template = Template(setup["template"])
-    guard = Guard(setup["control"], setup["tags"], template.literals)
+
+    @cache
+    def compiled() -> tuple[Template, Guard]:
+        """By the first request, within its limits: jinja works constants out when it compiles."""
+        template = Template(setup["template"])
+        return template, Guard(setup["control"], setup["tags"], template.literals)
 
     def answer(request: Mapping[str, Any]) -> list[list[Laid]]:
+        template, guard = compiled()
         laid = []
         for number, chat in enumerate(request["chats"], request["first"]):
             try:

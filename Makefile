@@ -6,6 +6,8 @@ SHELL := /bin/bash
 bin := .venv/bin
 # One thread per worker: two test processes on two cores, and sums in the same order on every machine.
 one_thread := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Each process takes half of the files and then what the other has left: what a file prepares is prepared once.
+two_processes := -n 2 --dist worksteal
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -25,7 +27,7 @@ gpu: ## the same environment with the CUDA build of torch (about 3 GB to downloa
 
 test: setup-test check ## every check and test
 	@scripts/system-packages
-	$(one_thread) $(bin)/pytest -n 2
+	$(one_thread) $(bin)/pytest $(two_processes)
 
 check: setup-test ## lint, format, types, floors
 	$(bin)/ruff check .
@@ -35,7 +37,7 @@ check: setup-test ## lint, format, types, floors
 
 # pytest exits with 5 when no test carries the mark; that is said aloud and is no failure.
 soak: setup-test ## every count in full, long runs (45 minutes at most)
-	@$(one_thread) $(bin)/pytest -n 2 -m soak --durations=10 || { code=$$?; [ $$code -eq 5 ] && echo "No soak test exists." || exit $$code; }
+	@$(one_thread) $(bin)/pytest $(two_processes) -m soak --durations=10 || { code=$$?; [ $$code -eq 5 ] && echo "No soak test exists." || exit $$code; }
 
 bench: setup ## measure zero-tiny and write bench/results
 	$(bin)/python -m bench.zero_tiny

@@ -1,12 +1,12 @@
 """Plant small faults in the rooms that learning depends on, and see who notices. One command, about an hour:
 
-    .venv/bin/python -m bench.mutants [--count 200] [--seed 0] [--workers 2]
+    .venv/bin/python -m bench.mutants [--count 200] [--seed 0] [--workers 2]   (needs pip install coverage)
 
 A mutant is a copy of the package with one expression changed: a comparison turned, an operation exchanged, a constant
 moved, a condition negated, a default dropped. Each is asked twice: whether the self-tests that run before every stage
-refuse it, and whether the suite's tests of its room fail. Writes bench/results/mutants.json after each; a run that was
-ended goes on from there. What raises is noticed too, but counted apart; some mutants change nothing that anyone could
-see.
+refuse it, and whether the suite's tests of its room fail. Of these only the files are asked, cheapest first, that reach
+the function it stands in: the others cannot tell. Writes bench/results/mutants.json after each; a run that was ended
+goes on from there. What raises is noticed too, but counted apart; some mutants change nothing that anyone could see.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import json
 import os
 import resource
 import shutil
@@ -22,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Queue
@@ -60,15 +62,22 @@ SWAPS: dict[type[ast.AST], type[ast.AST]] = {
 }  # fmt: skip
 
 
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+NAMED = ("file", "line", "column", "before", "after")
+"""What tells one mutant from another."""
+
+
 @dataclass(frozen=True)
 class Mutant:
-    """One change: where, what it was, what it is, and the whole changed file."""
+    """One change: where, what it was, what it is, the lines of which one runs if it does, and the changed file."""
 
     file: str
     line: int
     column: int
     before: str
     after: str
+    first: int
+    last: int
     source: str
 
     @property
@@ -83,16 +92,21 @@ def main() -> None:
     arguments.add_argument("--count", type=int, default=200)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--workers", type=int, default=2)
-    asked = arguments.parse_args()
-    chosen = Random(asked.seed).sample(list(every_mutant()), asked.count)
-    rows, spent = known(asked.seed)
-    if not rows:
-        refuse_false_alarms(asked.workers)
+    told = arguments.parse_args()
+    rows, spent = known(told.seed)
     began, done = time.perf_counter(), {place_of(row) for row in rows}
-    for row in fates([mutant for mutant in chosen if place_of(asdict(mutant)) not in done], asked.workers):
-        rows.append(row)
-        print(f"{len(rows)}/{len(chosen)} {row['file']}:{row['line']} {row['selftests']} {row['suite']}", flush=True)
-        write(rows, asked.seed, spent + time.perf_counter() - began)
+    chosen = Random(told.seed).sample(list(every_mutant()), told.count)
+    left = [mutant for mutant in chosen if place_of(asdict(mutant)) not in done]
+    with copies(told.workers) as places:
+        reach = each(places, sorted({test for tests in TESTS.values() for test in tests}), reached)
+        judges = Judges(list(reach))
+        refuse_false_alarms(places, judges)
+        for row in each(places, left, judges.fate):
+            rows.append(row)
+            print(
+                f"{len(rows)}/{len(chosen)} {row['file']}:{row['line']} {row['selftests']} {row['suite']}", flush=True
+            )
+            write(rows, told.seed, spent + time.perf_counter() - began)
 
 
 # --- planting ---------------------------------------------------------------------------------------------------------
@@ -110,6 +124,7 @@ def every_mutant() -> Iterator[Mutant]:
 def mutants_of(file: Path, source: str) -> Iterator[Mutant]:
     """All changes of one file. Annotations, docstrings and messages are left alone."""
     tree = ast.parse(source)
+    bodies = [(node.body[0].lineno, node.end_lineno or 0) for node in ast.walk(tree) if isinstance(node, FUNCTION)]
     skipped = {id(inner) for node in ast.walk(tree) for part in _words(node) for inner in ast.walk(part)}
     for index, node in enumerate(ast.walk(tree)):
         if id(node) in skipped:
@@ -119,14 +134,10 @@ def mutants_of(file: Path, source: str) -> Iterator[Mutant]:
             target = next(other for place, other in enumerate(ast.walk(mutated)) if place == index)
             before = ast.unparse(node)
             change(target)
-            yield Mutant(
-                str(file),
-                node.lineno,
-                node.col_offset,
-                before,
-                ast.unparse(target),
-                ast.unparse(ast.fix_missing_locations(mutated)),
-            )  # type: ignore[attr-defined]
+            line, column = node.lineno, node.col_offset  # type: ignore[attr-defined]
+            first, last = max(((start, end) for start, end in bodies if start <= line <= end), default=(0, 0))
+            told = ast.unparse(target), first, last, ast.unparse(ast.fix_missing_locations(mutated))
+            yield Mutant(str(file), line, column, before, *told)
 
 
 def _words(node: ast.AST) -> list[ast.AST]:
@@ -185,40 +196,98 @@ def _exchanged(node: Any) -> None:
 # --- asking -----------------------------------------------------------------------------------------------------------
 
 
-def fates(chosen: list[Mutant], workers: int) -> Iterator[dict[str, Any]]:
-    """What became of each, as it is known."""
+@contextmanager
+def copies(count: int) -> Iterator[Queue[Path]]:
+    """Folders with the package in each: one mutant at a time stands in one."""
     import torch  # noqa: F401  # here, so that no child has to
 
     with TemporaryDirectory() as scratch:
         places: Queue[Path] = Queue()
-        for number in range(workers):
+        for number in range(count):
             place = Path(scratch) / str(number)
             shutil.copytree(ROOT / "src/seekling", place / "seekling", ignore=shutil.ignore_patterns("__pycache__"))
             places.put(place)
-
-        def fate(mutant: Mutant) -> dict[str, Any]:
-            place = places.get()
-            file = place / "seekling" / mutant.file
-            sound = file.read_bytes()
-            file.write_text(mutant.source)
-            try:
-                tests = [str(ROOT / "tests" / test) for test in TESTS[mutant.room]]
-                told = {"selftests": asked(place, _start_up), "suite": asked(place, lambda: _suite(tests))}
-            finally:
-                file.write_bytes(sound)
-                places.put(place)
-            return {k: v for k, v in asdict(mutant).items() if k != "source"} | {"room": mutant.room} | told
-
-        with ThreadPoolExecutor(workers) as pool:
-            yield from pool.map(fate, chosen)
+        yield places
 
 
-def refuse_false_alarms(workers: int) -> None:
-    """Ask about the code as it is. Exits when that is refused: then nothing told of a mutant would mean anything."""
-    sound = [Mutant(f"{room}/__init__.py", 0, 0, "", "", "") for room in ROOMS]
-    wrong = [row for row in fates(sound, workers) if {row["selftests"], row["suite"]} != {"survived"}]
-    if wrong:
-        raise SystemExit(f"the code is refused as it stands: {wrong}")
+def each(places: Queue[Path], what: list[Any], ask: Callable[[Path, Any], Any]) -> Iterator[Any]:
+    """``ask(place, one)`` of each, side by side, as they are known, in order."""
+
+    def answer(one: Any) -> Any:
+        place = places.get()
+        try:
+            return ask(place, one)
+        finally:
+            places.put(place)
+
+    with ThreadPoolExecutor(places.qsize()) as pool:
+        yield from pool.map(answer, what)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """A file of tests: its seconds, and the lines of the package it runs."""
+
+    test: str
+    seconds: float
+    lines: dict[str, set[int]]
+
+    def sees(self, mutant: Mutant) -> bool:
+        """Whether a line of the function runs that the mutant stands in; outside of functions, of its file."""
+        lines = self.lines.get(mutant.file, set())
+        return any(mutant.first <= line <= mutant.last for line in lines) if mutant.last else bool(lines)
+
+
+def reached(place: Path, test: str) -> Reach:
+    """What a file of tests runs of the sound package. Exits when the tests fail: nothing would mean anything."""
+    began, told = time.perf_counter(), place / "reach.json"
+    if (fate := asked(place, lambda: _traced(place, test, told))) != "survived":
+        raise SystemExit(f"{test} {fate} the code as it stands")
+    lines = {file: set(lines) for file, lines in json.loads(told.read_text()).items()}
+    return Reach(test, time.perf_counter() - began, lines)
+
+
+def _traced(place: Path, test: str, told: Path) -> int:
+    from coverage import Coverage
+
+    package = place / "seekling"
+    coverage = Coverage(data_file=None, source=[str(package)])
+    coverage.start()
+    code = _suite([str(ROOT / "tests" / test)])
+    coverage.stop()
+    data = coverage.get_data()
+    lines = {str(Path(file).relative_to(package)): data.lines(file) or [] for file in data.measured_files()}
+    told.write_text(json.dumps(lines))
+    return code
+
+
+class Judges:
+    """Who is asked about a mutant: the self-tests, and of the suite what reaches it."""
+
+    def __init__(self, reach: list[Reach]) -> None:
+        self.reach = sorted(reach, key=lambda one: one.seconds)
+
+    def fate(self, place: Path, mutant: Mutant) -> dict[str, Any]:
+        """What becomes of it."""
+        file = place / "seekling" / mutant.file
+        sound = file.read_bytes()
+        tests = [r.test for r in self.reach if r.test in TESTS[mutant.room] and r.sees(mutant)]
+        file.write_text(mutant.source)
+        try:
+            told = {
+                "selftests": asked(place, _start_up),
+                "suite": asked(place, lambda: _suite([str(ROOT / "tests" / test) for test in tests])),
+            }
+        finally:
+            file.write_bytes(sound)
+        return {name: getattr(mutant, name) for name in (*NAMED, "room")} | told
+
+
+def refuse_false_alarms(places: Queue[Path], judges: Judges) -> None:
+    """Ask the self-tests about the code as it is."""
+    sound = Mutant("learn/__init__.py", 0, 0, "", "", 1, 0, "")
+    if [row["selftests"] for row in each(places, [sound], judges.fate)] != ["survived"]:
+        raise SystemExit("the self-tests refuse the code as it stands")
 
 
 def asked(place: Path, question: Callable[[], int]) -> str:
@@ -285,7 +354,9 @@ def _start_up() -> int:
 
 
 def _suite(tests: list[str]) -> int:
-    """pytest's answer, cheapest files first: 1 as soon as one test fails."""
+    """pytest's answer, in the order given: 1 as soon as one test fails."""
+    if not tests:
+        return 0
     import pytest
 
     code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-o", "pythonpath=", *tests])
@@ -305,7 +376,7 @@ def known(seed: int) -> tuple[list[dict[str, Any]], float]:
 
 def place_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """What tells one mutant from another."""
-    return tuple(row[name] for name in ("file", "line", "column", "before", "after"))
+    return tuple(row[name] for name in NAMED)
 
 
 def write(rows: list[dict[str, Any]], seed: int, seconds: float) -> None:

@@ -132,8 +132,10 @@ def begun(finished: Path, target: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("at", "number", "how"),
-    [("eval", 2, "before"), ("eval", 3, "after"), ("line", 1, "after"), ("line", 4, "torn"), ("file", 8, "before"),
-     ("journal", 5, "before"), ("checkpoint", 3, "after")],
+    [("eval", 3, "after"), ("line", 4, "torn"),
+     *(pytest.param(*point, marks=pytest.mark.soak) for point in (
+         ("eval", 2, "before"), ("line", 1, "after"), ("file", 8, "before"), ("journal", 5, "before"),
+         ("checkpoint", 3, "after")))],
 )  # fmt: skip
 def test_wherever_it_is_killed_the_result_is_the_same(
     forks: Forks, finished: Path, tmp_path: Path, at: str, number: int, how: str

@@ -6,7 +6,9 @@ import json
 import re
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -285,11 +287,23 @@ def test_journaled_steps_are_replayed_and_not_drawn_again(
     assert sorted(e.step for e in generated) == [0, 1, 2, 3, 4, 5], "what is replayed is not paid twice"
 
 
+@pytest.fixture(scope="module")
+def killed_at(forks: Forks, before_zero: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, Path], Path]:
+    """A copy of the run as it was killed after a step; each step is run to once."""
+
+    @cache
+    def killed(step: int) -> Path:
+        folder = copied(before_zero, tmp_path_factory.mktemp(f"killed-{step}") / "toy")
+        assert forks.run(LONG, folder, Misfortune("step", step, "after")).code == -signal.SIGKILL
+        return folder
+
+    return lambda step, target: copied(killed(step), target)
+
+
 def test_a_torn_last_line_of_every_log_is_dropped_and_healed(
-    forks: Forks, reinforced: Path, before_zero: Path, tmp_path: Path
+    forks: Forks, reinforced: Path, killed_at: Callable[[int, Path], Path], tmp_path: Path
 ) -> None:
-    folder = copied(before_zero, tmp_path / "toy")
-    assert forks.run(LONG, folder, Misfortune("step", 4, "after")).code == -signal.SIGKILL
+    folder = killed_at(4, tmp_path / "toy")
     logs = [folder / RUN / "ledger.jsonl", *(stage(folder / RUN, "zero").folder.glob("*.jsonl"))]
     assert {log.name for log in logs} == {"ledger.jsonl", "metrics.jsonl", "rollouts.jsonl"}
     for log in logs:
@@ -301,28 +315,41 @@ def test_a_torn_last_line_of_every_log_is_dropped_and_healed(
     assert_same_result(folder / RUN, reinforced / RUN)
 
 
+DAMAGED = ('{"step": 1, "ses', '{"step": 1}', "7")
+
+
 @pytest.mark.parametrize("log", ["ledger.jsonl", "metrics.jsonl", "rollouts.jsonl"])
-@pytest.mark.parametrize("damage", ['{"step": 1, "ses', '{"step": 1}', "7"])
 def test_a_damaged_middle_line_is_a_letter_with_file_and_line(
-    forks: Forks, reinforced: Path, before_zero: Path, tmp_path: Path, log: str, damage: str
+    forks: Forks, reinforced: Path, killed_at: Callable[[int, Path], Path], tmp_path: Path, log: str
 ) -> None:
-    folder = copied(before_zero, tmp_path / "toy")
-    assert forks.run(LONG, folder, Misfortune("step", 4, "after")).code == -signal.SIGKILL
+    folder = killed_at(4, tmp_path / "toy")
     file = next(file for file in (folder / RUN).rglob(log) if "base" not in file.parent.name)
-    lines = file.read_text().splitlines()
+    sound = file.read_text()
+    lines = sound.splitlines()
     place = 3 if log == "rollouts.jsonl" else 2  # the journal is only read from the checkpoint on
-    good = lines[place - 1]
-    file.write_text("\n".join([*lines[: place - 1], damage, *lines[place:]]) + "\n")
-    ended = forks.run(LONG, folder)
-    if log == "rollouts.jsonl" and damage == '{"step": 1}':
-        assert ended.code == 0, "a step before the checkpoint is not needed any more; the missing one is drawn again"
-        return
-    assert ended.code == 2, ended.said
-    assert "Traceback" not in ended.said
-    assert log in ended.err and f"line {place} " in ended.err
-    file.write_text("\n".join([*lines[: place - 1], good, *lines[place:]]) + "\n")
+    for damage in DAMAGED:
+        if (log, damage) == ("rollouts.jsonl", DAMAGED[1]):
+            continue  # a whole line of another step: the next test
+        file.write_text("\n".join([*lines[: place - 1], damage, *lines[place:]]) + "\n")
+        ended = forks.run(LONG, folder)
+        assert ended.code == 2, ended.said
+        assert "Traceback" not in ended.said
+        assert log in ended.err and f"line {place} " in ended.err
+    file.write_text(sound)
     assert forks.run(LONG, folder).code == 0, "mended, it goes on"
     assert_same_result(folder / RUN, reinforced / RUN)
+
+
+def test_a_journaled_step_that_is_missing_is_drawn_again(
+    forks: Forks, reinforced: Path, killed_at: Callable[[int, Path], Path], tmp_path: Path
+) -> None:
+    folder = killed_at(4, tmp_path / "toy")
+    file = next(file for file in (folder / RUN).rglob("rollouts.jsonl") if "base" not in file.parent.name)
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:2], DAMAGED[1], *lines[3:]]) + "\n")
+    assert forks.run(LONG, folder).code == 0, "a step before the checkpoint is not needed any more"
+    ours, theirs = (stage(place / RUN, "zero").folder / "model/model.safetensors" for place in (folder, reinforced))
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 def _flip(file: Path) -> None:
@@ -350,13 +377,17 @@ def _cut(file: Path) -> None:
     ids=["flipped bit", "cut short", "gone", "empty", "no state", "state cut", "another step", "another shape"],
 )  # fmt: skip
 def test_a_damaged_newest_checkpoint_falls_back_and_still_ends_equal(
-    forks: Forks, reinforced: Path, before_zero: Path, tmp_path: Path, file: str, damage: object
+    forks: Forks,
+    reinforced: Path,
+    killed_at: Callable[[int, Path], Path],
+    tmp_path: Path,
+    file: str,
+    damage: Callable[[Path], object],
 ) -> None:
-    folder = copied(before_zero, tmp_path / "toy")
-    assert forks.run(LONG, folder, Misfortune("step", 5, "after")).code == -signal.SIGKILL
+    folder = killed_at(5, tmp_path / "toy")
     checkpoints = stage(folder / RUN, "zero").folder / "checkpoints"
     assert sorted(p.name for p in checkpoints.iterdir()) == ["step-0000002", "step-0000004"]
-    damage(checkpoints / "step-0000004" / file)  # type: ignore[operator]
+    damage(checkpoints / "step-0000004" / file)
     again = forks.run(LONG, folder)
     assert again.code == 0, again.said
     assert "warning" in again.said and "step-0000004" in again.said and "falling back" in again.said
@@ -365,10 +396,9 @@ def test_a_damaged_newest_checkpoint_falls_back_and_still_ends_equal(
 
 
 def test_with_every_checkpoint_damaged_the_stage_begins_anew_and_ends_equal(
-    forks: Forks, reinforced: Path, before_zero: Path, tmp_path: Path
+    forks: Forks, reinforced: Path, killed_at: Callable[[int, Path], Path], tmp_path: Path
 ) -> None:
-    folder = copied(before_zero, tmp_path / "toy")
-    assert forks.run(LONG, folder, Misfortune("step", 5, "after")).code == -signal.SIGKILL
+    folder = killed_at(5, tmp_path / "toy")
     for place in (stage(folder / RUN, "zero").folder / "checkpoints").iterdir():
         _flip(place / "optimizer.safetensors")
     again = forks.run(LONG, folder)

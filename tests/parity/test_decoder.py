@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from seekling.model.cache import Cache
 from seekling.model.config import ModelConfig
 from seekling.model.decoder import Decoder, Rows
 from tests.oracles import decoder as oracle
+from tests.oracles.paged import PLAIN, chunk_of, pool
 from tests.oracles.tiny import SHAPES, V, alone, build, numbers, packed, text
 
 CLOSE = dict(rtol=1e-4, atol=2e-5)
@@ -34,15 +34,14 @@ def test_decoding_token_by_token_equals_the_full_forward(name: str, dtype: torch
     """Rows of different lengths, each starting at another place, in one cache."""
     model = build(SHAPES[name], dtype=dtype)
     texts, starts = [text(14, 1), text(9, 2), text(11, 3)], [5, 1, 8]
-    cache = Cache(model.config, 3, 16, dtype=dtype, device=torch.device("cpu"))
+    pages, tables = pool(model.config, 3, 16, dtype)
     with torch.no_grad():
-        prompt = model(packed([[t[:s]] for t, s in zip(texts, starts, strict=True)], max(starts)))
-        cache.fill(torch.arange(3), prompt.entries, torch.arange(3))
+        model.extend(chunk_of([t[:s] for t, s in zip(texts, starts, strict=True)], [0, 0, 0], tables), pages, PLAIN)
         for step in range(min(len(t) - s for t, s in zip(texts, starts, strict=True))):
-            lengths = torch.tensor(starts) + step
-            tokens = torch.tensor([t[length] for t, length in zip(texts, lengths, strict=True)])
-            hidden = model.decode(tokens, lengths, cache.views(lengths, int(lengths.max())))
-            for row, (tokens_so_far, length) in enumerate(zip(texts, lengths.tolist(), strict=True)):
+            lengths = [start + step for start in starts]
+            following = [[t[length]] for t, length in zip(texts, lengths, strict=True)]
+            hidden = model.extend(chunk_of(following, lengths, tables), pages, PLAIN)
+            for row, (tokens_so_far, length) in enumerate(zip(texts, lengths, strict=True)):
                 whole = model(alone(tokens_so_far[: length + 1])).states_BTD[0, -1]
                 torch.testing.assert_close(hidden.states_BTD[row], whole, **CLOSE)
 

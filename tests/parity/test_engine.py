@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from seekling.engine import engine as module
+from seekling.engine import paged
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Completion, Engine, Request
 from seekling.engine.sampler import seed_of
@@ -140,18 +140,18 @@ def test_a_groups_prompt_is_computed_once() -> None:
     model = build(SHAPES["v3"])
     prompts = [tuple(text(9, 1)), tuple(text(4, 2))]
     requests = [Request(prompt, seed) for seed in range(16) for prompt in prompts]
-    batch = module._Batch(model, requests, Sampling(max_tokens=5, max_rows=6), (STOP,))
+    batch = paged.Paged(model, requests, Sampling(max_tokens=5, max_rows=6), (STOP,))
     with torch.inference_mode():
         while batch.busy():
             batch.admit()
             batch.step()
-    assert batch.prompts.num_computed_tokens == 9 + 4
+    assert batch.num_read_tokens == 9 + 4
 
 
-def test_prompts_computed_in_several_batches_are_the_same_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_read_in_several_chunks_are_the_same_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     model, requests, sampling = build(SHAPES["v3"], dtype=torch.float64), ask(14, prompts=7), Sampling(max_tokens=6)
     at_once = Engine(model, STOP).generate(requests, sampling)
-    monkeypatch.setattr(module._Prompts, "BATCH", 2)
+    monkeypatch.setattr(paged, "READ_AT_ONCE", 3)
     in_turn = Engine(model, STOP).generate(requests, sampling)
     assert [said.tokens for said in at_once] == [said.tokens for said in in_turn]
     assert all(np.array_equal(a.routes, b.routes) for a, b in zip(at_once, in_turn, strict=True))
@@ -160,8 +160,13 @@ def test_prompts_computed_in_several_batches_are_the_same_prompts(monkeypatch: p
 def test_finished_rows_leave_and_waiting_ones_take_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
     model, requests, sampling = build(SHAPES["v3"]), ask(40), Sampling(max_tokens=14, max_rows=8)
     rows: list[int] = []
-    decode = Decoder.decode
-    monkeypatch.setattr(Decoder, "decode", lambda self, t, p, c: rows.append(len(t)) or decode(self, t, p, c))
+    decode = paged.Paged._decode
+
+    def counted(self: paged.Paged, tokens: np.ndarray) -> None:
+        rows.append(int((self.owner >= 0).sum()))
+        decode(self, tokens)
+
+    monkeypatch.setattr(paged.Paged, "_decode", counted)
     completions = Engine(model, STOP).generate(requests, sampling)
     said = sum(len(c.tokens) for c in completions)
     assert max(rows) == 8 and rows[-1] < 8, "gaps close when nobody waits"
@@ -309,3 +314,93 @@ def test_the_engine_samples_from_the_very_model_it_was_given() -> None:
     engine.load(model)
     model.load_state_dict(other.state_dict())
     assert [s.tokens for s in engine.generate(requests, sampling)] == loaded
+
+
+def long_ask(count: int, *, prompts: int = 4) -> list[Request]:
+    """Requests whose prompts fill a page or two, some of them beginning alike."""
+    stem = text(19, 9)
+    return [
+        Request((*stem[: 7 + 12 * (i % 2)], *text(1 + i % prompts, i % prompts)), seed_of("long", i))
+        for i in range(count)
+    ]
+
+
+def batch_of(model: Decoder, requests: Sequence[Request], sampling: Sampling) -> tuple[paged.Paged, list[Completion]]:
+    """A batch that has run to its end, and what was said."""
+    batch, found = paged.Paged(model, requests, sampling, (STOP,)), {}
+    with torch.inference_mode():
+        while batch.busy():
+            batch.admit()
+            found |= dict(batch.step())
+    return batch, [found[place] for place in range(len(requests))]
+
+
+@pytest.mark.parametrize("name", ["v3", "qwen3"])
+@pytest.mark.parametrize(("rows", "cache_tokens", "at_once"), [(6, 64, 5), (8, 64, 2048), (8, 96, 1), (14, 80, 3)])
+def test_who_makes_room_says_in_the_end_what_it_would_have_said(
+    name: str, rows: int, cache_tokens: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exact in float64: a cache so small that rows let go of their pages and begin again, texts read in pieces."""
+    model, requests = build(SHAPES[name], dtype=torch.float64), long_ask(14)
+    sampling = Sampling(max_tokens=12, top_p=0.95)
+    plain = Engine(model, ()).generate(requests, sampling)
+    suspended: list[int] = []
+    suspend = paged.Paged._suspend
+    monkeypatch.setattr(paged.Paged, "_suspend", lambda self: suspended.append(1) or suspend(self))
+    monkeypatch.setattr(paged, "READ_AT_ONCE", at_once)
+    tight = sampling.model_copy(update={"max_rows": rows, "cache_tokens": cache_tokens})
+    found = Engine(model, ()).generate(requests, tight)
+    assert suspended, "the test needs a cache that is too small"
+    for said, other in zip(plain, found, strict=True):
+        assert (said.tokens, said.stop) == (other.tokens, other.stop)
+        np.testing.assert_allclose(said.logps, other.logps, rtol=0, atol=1e-6)  # kept in float32
+        assert said.routes is None or np.array_equal(said.routes, other.routes)
+
+
+def test_every_page_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(SHAPES["v3"])
+    batch, _ = batch_of(model, long_ask(14), Sampling(max_tokens=12, max_rows=5, cache_tokens=96))
+    assert not any(batch.paging.holders) and batch.paging.available == batch.pages.count
+    assert not batch.texts and not batch.suspended
+
+
+def test_texts_that_begin_alike_are_read_once_up_to_there() -> None:
+    model, stem = build(SHAPES["v3"]), tuple(text(33, 1))
+    requests = [Request((*stem, 5), 0), Request((*stem, 6, 7), 1), Request(stem[:16], 2), Request((*stem[:16], 8), 3)]
+    batch, _ = batch_of(model, requests, Sampling(max_tokens=2, max_rows=1))
+    assert batch.num_read_tokens == 34 + (35 - 32) + 16 + 1, "of the third the last token is read again, for its state"
+
+
+def test_a_conversation_is_read_from_where_it_had_come_to() -> None:
+    """What a row read while it spoke is known to whoever goes on from there."""
+    model, first = build(SHAPES["qwen3"], dtype=torch.float64), Request(tuple(text(14, 1)), 4)
+    sampling = Sampling(max_tokens=20, max_rows=1)
+    (said,) = Engine(model, ()).generate([first], sampling)
+    then = Request((*first.prompt, *said.tokens, 9, 9), 5)
+    batch = paged.Paged(model, [first, then], sampling, ())
+    with torch.inference_mode():
+        while batch.busy():
+            batch.admit()
+            batch.step()
+    assert batch.num_read_tokens == 14 + len(then.prompt) - 32
+
+
+def test_a_group_of_sixteen_reads_its_long_prompt_once() -> None:
+    shape = SHAPES["llama"].model_copy(update={"max_position_embeddings": 600})
+    prompt = tuple(text(512, 3))
+    batch, found = batch_of(build(shape), [Request(prompt, seed) for seed in range(16)], Sampling(max_tokens=4))
+    assert batch.num_read_tokens == 512 and len(found) == 16
+
+
+def test_a_cache_too_small_for_one_request_is_a_letter_before_anything_runs() -> None:
+    with pytest.raises(UserError, match=r"cache of 32 tokens is too small for one request of 31[\s\S]*at least 48"):
+        Engine(build(SHAPES["v3"]), STOP).generate(long_ask(4), Sampling(max_tokens=8, cache_tokens=32))
+
+
+def test_a_pool_that_grows_as_it_runs_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, requests, sampling = build(SHAPES["v3"]), long_ask(14), Sampling(max_tokens=14)
+    whole = Engine(model, STOP).generate(requests, sampling)
+    monkeypatch.setattr(paged, "FIRST_BYTES", 5000)
+    grown = Engine(model, STOP).generate(requests, sampling)
+    assert [said.tokens for said in whole] == [said.tokens for said in grown]
+    assert all(np.array_equal(a.logps, b.logps) for a, b in zip(whole, grown, strict=True))

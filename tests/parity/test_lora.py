@@ -13,13 +13,13 @@ from torch import Tensor
 
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Engine
-from seekling.model.cache import Cache
 from seekling.model.decoder import Decoder
 from seekling.model.lora import LowRank, adapters, add_adapters, load_adapter, merged, reference_of, save_adapter
 from seekling.model.moe import DeepSeekMoE, run_experts
 from seekling.model.weights import load_model, save_model
 from tests.oracles import decoder as oracle
 from tests.oracles.families import gap, logits_of_ours, logits_of_theirs, prompts, theirs
+from tests.oracles.paged import PLAIN, chunk_of, pool
 from tests.oracles.tiny import SHAPES, alone, build, packed, text
 from tests.parity.test_engine import STOP, ask, judge
 from tests.parity.test_moe import LOADS, Stacked, looped, stacked
@@ -85,15 +85,14 @@ def test_adapted_decoding_equals_the_adapted_forward(name: str, targets: tuple[s
     known = {n.split(".")[-1] for n, _ in model.named_modules()} | ({"experts"} if model.routers() else set())
     learned(model, targets=tuple(t for t in targets if t in known or t in ALL))
     texts, starts = [text(14, 1), text(9, 2), text(11, 3)], [5, 1, 8]
-    cache = Cache(model.config, 3, 16, dtype=torch.float64, device=torch.device("cpu"))
+    pages, tables = pool(model.config, 3, 16, torch.float64)
     with torch.no_grad():
-        prompt = model(packed([[t[:s]] for t, s in zip(texts, starts, strict=True)], max(starts)))
-        cache.fill(torch.arange(3), prompt.entries, torch.arange(3))
+        model.extend(chunk_of([t[:s] for t, s in zip(texts, starts, strict=True)], [0, 0, 0], tables), pages, PLAIN)
         for step in range(3):
-            lengths = torch.tensor(starts) + step
-            tokens = torch.tensor([t[length] for t, length in zip(texts, lengths, strict=True)])
-            hidden = model.decode(tokens, lengths, cache.views(lengths, int(lengths.max())))
-            for row, (so_far, length) in enumerate(zip(texts, lengths.tolist(), strict=True)):
+            lengths = [start + step for start in starts]
+            following = [[t[length]] for t, length in zip(texts, lengths, strict=True)]
+            hidden = model.extend(chunk_of(following, lengths, tables), pages, PLAIN)
+            for row, (so_far, length) in enumerate(zip(texts, lengths, strict=True)):
                 whole = model(alone(so_far[: length + 1])).states_BTD[0, -1]
                 torch.testing.assert_close(hidden.states_BTD[row], whole, rtol=1e-6, atol=1e-6)
 

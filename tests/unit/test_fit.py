@@ -18,13 +18,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
 from seekling.cli.fit import read_size
-from seekling.engine.engine import _Prompts
+from seekling.engine import paged
 from seekling.errors import UserError
 from seekling.learn import logps, optim
 from seekling.learn.batch import Text, first_fit, pack
 from seekling.learn.config import Optim, Packing
 from seekling.learn.optim import Optimizers
 from seekling.learn.update import step, text_loss
+from seekling.model import pages
 from seekling.model.config import ModelConfig
 from seekling.model.decoder import Decoder, Rows
 from seekling.model.lora import add_adapters
@@ -139,7 +140,7 @@ def test_chunks_of_logits_are_bounded_as_the_loss_bounds_them() -> None:
 
 
 def test_constants_told_twice_are_the_same() -> None:
-    assert fit.PROMPTS_AT_ONCE == _Prompts.BATCH
+    assert (fit.READ_AT_ONCE, fit.PAGE) == (paged.READ_AT_ONCE, pages.SLOTS)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from seekling.engine import engine as engine_module
+from seekling.engine import batch as batch_module
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Completion, Engine, Request
 from seekling.errors import SelfTestFailed
@@ -18,12 +19,13 @@ from seekling.learn import update
 from seekling.learn.presets import OBJECTIVES
 from seekling.model import moe
 from seekling.model.attention import MultiHeadLatentAttention
-from seekling.model.cache import Cache
 from seekling.model.config import ModelConfig
-from seekling.model.decoder import Decoder
+from seekling.model.decoder import Decoder, Hidden
 from seekling.model.layers import Linear
 from seekling.model.lora import LowRank, adapters, add_adapters, merged
 from seekling.model.moe import DeepSeekMoE
+from seekling.model.ops import Ops
+from seekling.model.pages import Chunk, Pages
 from seekling.records import Kept, Problem, Stop, Verdict
 from seekling.selftests import policies
 from seekling.selftests.outcome import SelfTest, require
@@ -107,9 +109,9 @@ def test_the_rollouts_that_are_compared_hold_a_stop() -> None:
 
 
 def forgets_temperature(patch: pytest.MonkeyPatch) -> None:
-    drawn = engine_module.distribution
+    drawn = batch_module.distribution
     patch.setattr(
-        engine_module, "distribution", lambda logits, s: drawn(logits, s.model_copy(update={"temperature": 1.0}))
+        batch_module, "distribution", lambda logits, s: drawn(logits, s.model_copy(update={"temperature": 1.0}))
     )
 
 
@@ -133,21 +135,36 @@ def keeps_one_token_too_many(patch: pytest.MonkeyPatch) -> None:
     changed(patch, shifted)
 
 
+def extends(patch: pytest.MonkeyPatch, change: Callable[[Chunk], Chunk]) -> None:
+    """Every chunk that goes on from a cache is another one."""
+    extend = Decoder.extend
+
+    def faulty(self: Decoder, chunk: Chunk, pages: Pages, ops: Ops) -> Hidden:
+        goes_on = len(chunk.tokens_N) == len(chunk.tables_BP)
+        return extend(self, change(chunk) if goes_on else chunk, pages, ops)
+
+    patch.setattr(Decoder, "extend", faulty)
+
+
 def decodes_one_position_off(patch: pytest.MonkeyPatch) -> None:
-    decode = Decoder.decode
-    patch.setattr(Decoder, "decode", lambda self, tokens, positions, c: decode(self, tokens, positions + 1, c))
+    """What is turned by a position is turned by the next one's; what is seen stays."""
+
+    def turned(self: Decoder, chunk: Chunk, pages: Pages, ops: Ops) -> Hidden:
+        rotary_TR = self.rotary_TR
+        self.rotary_TR = (
+            rotary_TR.roll(-1, 0).contiguous() if len(chunk.tokens_N) == len(chunk.tables_BP) else rotary_TR
+        )
+        try:
+            return extend(self, chunk, pages, ops)
+        finally:
+            self.rotary_TR = rotary_TR
+
+    extend = Decoder.extend
+    patch.setattr(Decoder, "extend", turned)
 
 
 def sees_one_entry_too_few(patch: pytest.MonkeyPatch) -> None:
-    views = Cache.views
-
-    def short(self: Cache, lengths_B: torch.Tensor, longest: int) -> Any:
-        seen = views(self, lengths_B, longest)
-        for view in seen:
-            view.bias_B1T[:, 0, 0] = float("-inf")
-        return seen
-
-    patch.setattr(Cache, "views", short)
+    extends(patch, lambda chunk: replace(chunk, positions_N=(chunk.positions_N - 1).clamp_min(0)))
 
 
 def changed(patch: pytest.MonkeyPatch, change: Any) -> None:
@@ -441,16 +458,16 @@ def sampler_drops_adapters(patch: pytest.MonkeyPatch, model: Decoder) -> Decoder
 
 
 def absorbed_keys_without_adapter(patch: pytest.MonkeyPatch, model: Decoder) -> Decoder:
-    def faulty(self: MultiHeadLatentAttention, q_BHK: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("bhk,hkc->bhc", q_BHK, self._per_head(self.kv_b_proj.weight)[0])
+    def faulty(self: MultiHeadLatentAttention, q_NHK: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("nhk,hkc->hnc", q_NHK, self._per_head(self.kv_b_proj.weight)[0])
 
     patch.setattr(MultiHeadLatentAttention, "_absorbed", faulty)
     return model
 
 
 def absorbed_values_without_adapter(patch: pytest.MonkeyPatch, model: Decoder) -> Decoder:
-    def faulty(self: MultiHeadLatentAttention, context_BHC: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("bhc,hkc->bhk", context_BHC, self._per_head(self.kv_b_proj.weight)[1])
+    def faulty(self: MultiHeadLatentAttention, context_HNC: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("hnc,hkc->nhk", context_HNC, self._per_head(self.kv_b_proj.weight)[1])
 
     patch.setattr(MultiHeadLatentAttention, "_unfolded", faulty)
     return model

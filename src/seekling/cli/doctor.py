@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from seekling.model import kernels
 from seekling.plan.machine import Machine, existing_parent, machine
 
 State = Literal["ok", "missing-optional", "problem"]
@@ -25,7 +26,6 @@ LEAST_MEMORY_BYTES = 2 * 2**30
 LEAST_DISK_BYTES = 2**30
 """Room for a few runs with their checkpoints."""
 
-COMPILERS = ("g++", "clang++")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MARKS: dict[State, str] = {
     "ok": "[green]ok[/]",
@@ -74,7 +74,7 @@ def examine(runs: Path) -> list[Row]:
         runs_row(runs),
         core_row(wanted),
         *extra_rows(wanted),
-        program_row("compiler", COMPILERS, "compiled steps (faster training)", "g++"),
+        program_row("compiler", kernels.COMPILERS, "compiled steps (faster sampling)", "gcc"),
         program_row("chromium", BROWSERS, "the browser tests of `make test`", "chromium"),
     ]
 

@@ -18,6 +18,9 @@ class Sampling(Settings):
     min_p: float = Field(0.0, ge=0, le=1, description="keep tokens at least this likely relative to the likeliest")
     max_tokens: int = Field(64, ge=1, description="longest answer in tokens, the stop token included")
     max_rows: int = runtime(512, ge=1, description="how many rollouts run at once")
+    cache_tokens: int = runtime(
+        0, ge=0, description="most tokens in the cache; who finds no room begins again later; 0: as many as it takes"
+    )
 
     @property
     def truncates(self) -> bool:

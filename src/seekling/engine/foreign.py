@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seekling.engine.batch import Batch
 from seekling.engine.config import Sampling
-from seekling.engine.engine import Engine, Request, _Batch
+from seekling.engine.engine import Engine, Request, refuse_long
 from seekling.model.decoder import Decoder
 from seekling.model.foreign import Foreign, Reading
 
@@ -34,11 +35,11 @@ class ForeignEngine(Engine):
         super().__init__(model, stop_tokens)  # type: ignore[arg-type]
 
     def _batch(self, requests: Sequence[Request], sampling: Sampling) -> _Waves:
-        super()._batch(requests, sampling)  # where a prompt that leaves no room is refused
+        refuse_long(requests, self.model.config.max_position_embeddings)
         return _Waves(self.model, requests, sampling, self.stop_tokens)
 
 
-class _Waves(_Batch):
+class _Waves(Batch):
     """The slots of the running wave."""
 
     model: Foreign  # type: ignore[assignment]
@@ -81,7 +82,6 @@ class _Waves(_Batch):
         self.lengths = np.array([len(request.prompt) for request in asked])
         self.out_tokens = np.zeros((count, self.sampling.max_tokens), np.int64)
         self.out_logps = np.zeros((count, self.sampling.max_tokens), np.float32)
-        self.out_routes = np.zeros((count, 0, 0, 0), np.int16)
 
     def _padded(self, prompts: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         width = max(map(len, prompts))

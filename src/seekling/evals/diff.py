@@ -60,4 +60,4 @@ def relative(one: Tensor, other: Tensor) -> float:
 
 def _streams(model: Decoder, rows: Rows) -> list[Tensor]:
     """The embedding, then the stream behind every layer."""
-    return [model.embed_tokens(rows.tokens_BT), *(x_BTD for x_BTD, _, _ in model.walk(rows))]
+    return [model.embed_tokens(rows.tokens_BT), *(x_BTD for x_BTD, _ in model.walk(rows))]

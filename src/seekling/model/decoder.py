@@ -1,7 +1,7 @@
 """One decoder for every family: embed, blocks of attention and feed-forward, head, multi-token prediction.
 
-rows of tokens -> hidden states -> logits          training and prefill: ``Decoder.forward``
-one token a row + cache -> hidden state            decoding: ``Decoder.decode``
+rows of tokens -> hidden states -> logits               training: ``Decoder.forward``
+a chunk of tokens + pages -> hidden states, pages       sampling: ``Decoder.extend``
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from seekling.model.attention import GroupedQueryAttention, LayerCache, MultiHeadLatentAttention
+from seekling.model.attention import GroupedQueryAttention, MultiHeadLatentAttention
 from seekling.model.config import ModelConfig
-from seekling.model.layers import Linear, RMSNorm, SwiGLU, inner_dtype, rotary_table
+from seekling.model.layers import Linear, RMSNorm, SwiGLU, inner_dtype, rotary_table, wide
 from seekling.model.moe import DeepSeekMoE, Router, Routing, choose_experts
+from seekling.model.ops import Ops
+from seekling.model.pages import Chunk, Layer, Pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,11 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """What a forward pass leaves: ``states_BTD`` after the final norm, the routing of each expert layer, and the
-    cache entries [B, T, W] of each layer; no entries where gradients are wanted, for they are never sampled from."""
+    """What a pass leaves: states after the final norm, [B, T, D] of rows, [N, D] of a chunk, and the routing of each
+    expert layer."""
 
     states_BTD: Tensor
     routings: list[Routing] = field(default_factory=list)
-    entries: list[Tensor] = field(default_factory=list)
 
 
 class Block(nn.Module):
@@ -64,9 +65,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        mla = config.parts.attention == "mla"
+        attention = MultiHeadLatentAttention if config.parts.attention == "mla" else GroupedQueryAttention
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = MultiHeadLatentAttention(config) if mla else GroupedQueryAttention(config)
+        self.self_attn = attention(config, config.window(layer))
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         moe = config.is_moe(layer)
         width, hidden = config.hidden_size, config.intermediate_size
@@ -74,22 +75,25 @@ class Block(nn.Module):
 
     def forward(
         self, x_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None, replay_NA: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Routing | None]:
-        attended_BTD, entry_BTW = self.self_attn(self.input_layernorm(x_BTD), rotary_BTR, mask)
-        x_BTD = x_BTD + attended_BTD
-        fed_BTD, routing = self._feed(self.post_attention_layernorm(x_BTD), replay_NA)
-        return x_BTD + fed_BTD, entry_BTW.detach(), routing  # a cache learns nothing
-
-    def decode(self, x_BD: Tensor, rotary_BR: Tensor, cache: LayerCache) -> tuple[Tensor, Routing | None]:
-        x_BD = x_BD + self.self_attn.decode(self.input_layernorm(x_BD), rotary_BR, cache)
-        fed_BD, routing = self._feed(self.post_attention_layernorm(x_BD), None)
-        return x_BD + fed_BD, routing
-
-    def _feed(self, x: Tensor, replay_NA: Tensor | None) -> tuple[Tensor, Routing | None]:
+    ) -> tuple[Tensor, Routing | None]:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary_BTR, mask)
+        normed_BTD = self.post_attention_layernorm(x_BTD)
         if not isinstance(self.mlp, DeepSeekMoE):
-            return self.mlp(x), None
-        fed_ND, routing = self.mlp(x.flatten(0, -2), replay_NA)
-        return fed_ND.view_as(x), routing
+            return x_BTD + self.mlp(normed_BTD), None
+        fed_ND, routing = self.mlp(normed_BTD.flatten(0, -2), replay_NA)
+        return x_BTD + fed_ND.view_as(x_BTD), routing
+
+    def extend(
+        self, x_ND: Tensor, fed_ND: Tensor | None, rotary_TR: Tensor, chunk: Chunk, pages: Layer, ops: Ops
+    ) -> tuple[Tensor, Routing | None]:
+        """Add to the stream ``x_ND``, in place, what the block before fed it and what is attended; feed the next."""
+        normed_ND = ops.add_norm(x_ND, fed_ND, self.input_layernorm)
+        attended_ND = self.self_attn.extend(normed_ND, rotary_TR, chunk, pages, ops)
+        normed_ND = ops.add_norm(x_ND, attended_ND, self.post_attention_layernorm)
+        if isinstance(self.mlp, DeepSeekMoE):
+            return self.mlp(normed_ND)
+        gate_NF, up_NF = self.mlp.gate_proj(normed_ND), self.mlp.up_proj(normed_ND)
+        return self.mlp.down_proj(ops.swiglu(gate_NF, up_NF)), None
 
 
 class NextToken(nn.Module):
@@ -110,7 +114,7 @@ class NextToken(nn.Module):
         self, hidden_BTD: Tensor, next_embedding_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Routing | None]:
         joined = torch.cat((self.enorm(next_embedding_BTD), self.hnorm(hidden_BTD)), -1)
-        out_BTD, _, routing = self.block(self.eh_proj(joined), rotary_BTR, mask)
+        out_BTD, routing = self.block(self.eh_proj(joined), rotary_BTR, mask)
         return self.norm(out_BTD), routing
 
 
@@ -140,25 +144,22 @@ class Decoder(nn.Module):
 
     def forward(self, rows: Rows, replay: Sequence[Tensor] | None = None) -> Hidden:
         """Hidden states of packed rows. ``replay`` forces the routes of each expert layer: [N, A] each."""
-        entries, routings = [], []
-        for x_BTD, entry_BTW, routing in self.walk(rows, replay):
+        routings = []
+        for x_BTD, routing in self.walk(rows, replay):
             last_BTD = x_BTD
-            entries += [] if torch.is_grad_enabled() else [entry_BTW]
             routings += [routing] if routing is not None else []
-        return Hidden(self.norm(last_BTD), routings, entries)
+        return Hidden(self.norm(last_BTD), routings)
 
-    def walk(
-        self, rows: Rows, replay: Sequence[Tensor] | None = None
-    ) -> Iterator[tuple[Tensor, Tensor, Routing | None]]:
-        """The stream [B, T, D] after each block, what a cache would keep of it, and where its experts were."""
+    def walk(self, rows: Rows, replay: Sequence[Tensor] | None = None) -> Iterator[tuple[Tensor, Routing | None]]:
+        """The stream [B, T, D] after each block, and where its experts were."""
         x_BTD, forced = self.embed_tokens(rows.tokens_BT), iter(replay or ())
         rotary_BTR, masks = self.rotary_TR[rows.positions_BT], {w: rows.bias(x_BTD, w) for w in set(self.windows)}
         for block, window in zip(self.blocks, self.windows, strict=True):
             replayed = next(forced) if replay and isinstance(block.mlp, DeepSeekMoE) else None
-            x_BTD, entry_BTW, routing = self._run(block, x_BTD, rotary_BTR, masks[window], replayed)
-            yield x_BTD, entry_BTW, routing
+            x_BTD, routing = self._run(block, x_BTD, rotary_BTR, masks[window], replayed)
+            yield x_BTD, routing
 
-    def _run(self, block: Block, *given: Tensor | None) -> tuple[Tensor, Tensor, Routing | None]:
+    def _run(self, block: Block, *given: Tensor | None) -> tuple[Tensor, Routing | None]:
         if not (self.recomputes and torch.is_grad_enabled()):
             return block(*given)
         return checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)  # no block draws anything
@@ -169,13 +170,13 @@ class Decoder(nn.Module):
         embedding_BTD = self.embed_tokens(rows.tokens_BT.roll(-1, 1))
         return self.mtp(hidden_BTD, embedding_BTD, self.rotary_TR[rows.positions_BT], rows.bias(hidden_BTD))
 
-    def decode(self, tokens_B: Tensor, positions_B: Tensor, caches: Sequence[LayerCache]) -> Hidden:
-        """One token per row, cache written in place: states [B, D] and the routing of each expert layer."""
-        x_BD, rotary_BR, routings = self.embed_tokens(tokens_B), self.rotary_TR[positions_B], []
-        for block, cache in zip(self.blocks, caches, strict=True):
-            x_BD, routing = block.decode(x_BD, rotary_BR, cache)
+    def extend(self, chunk: Chunk, pages: Pages, ops: Ops) -> Hidden:
+        """Read a chunk of tokens behind what ``pages`` hold of their rows, and write it there: states [N, D]."""
+        x_ND, fed_ND, routings = wide(self.embed_tokens(chunk.tokens_N)), None, []  # a sum of many small parts
+        for block, layer in zip(self.blocks, pages.layers, strict=True):
+            fed_ND, routing = block.extend(x_ND, fed_ND, self.rotary_TR, chunk, layer, ops)
             routings += [routing] if routing is not None else []
-        return Hidden(self.norm(x_BD), routings)
+        return Hidden(ops.add_norm(x_ND, fed_ND, self.norm), routings)
 
     def logits(self, states: Tensor) -> Tensor:
         """Unnormalised scores over the vocabulary: [..., V]."""

@@ -147,16 +147,21 @@ def softmax_scale(config: ModelConfig) -> float:
     return scale
 
 
+def wide(x: Tensor) -> Tensor:
+    """At least float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def rotate_interleaved(x: Tensor, rotary: Tensor) -> Tensor:
     """Rotate channel pairs (0,1), (2,3), ... as DeepSeek's weights expect. ``rotary`` broadcasts over heads."""
     if any(stride % 2 for stride in (*x.stride()[:-1], x.storage_offset())):
         x = x.clone(memory_format=torch.contiguous_format)  # beside an odd width, pairs would lie across words
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(wide(x).unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotary).flatten(-2).type_as(x)
 
 
 def rotate_half(x: Tensor, rotary: Tensor) -> Tensor:
     """Rotate channel pairs (j, j + K/2), the layout of Llama and Qwen weights."""
-    first, second = x.float().chunk(2, -1)
+    first, second = wide(x).chunk(2, -1)
     cos, sin = rotary.real, rotary.imag
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).type_as(x)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seekling.model.config import ModelConfig
-from seekling.model.layers import SwiGLU
+from seekling.model.layers import SwiGLU, wide
 
 if TYPE_CHECKING:
     from seekling.model.lora import LowRank
@@ -132,7 +132,7 @@ class Router(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         with torch.autocast(x_ND.device.type, enabled=False):  # a rounded score would send tokens elsewhere
-            scores_NE = F.linear(x_ND.float(), self.weight.float())
+            scores_NE = F.linear(wide(x_ND), wide(self.weight))
             return scores_NE.sigmoid() if self.sigmoid else scores_NE.softmax(-1)
 
 

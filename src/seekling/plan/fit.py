@@ -19,8 +19,8 @@ FLOAT, ID = 4, 8
 """Bytes of a float32 and of an id."""
 WHOLE_LOGITS = 2**25
 """Logits up to so many bytes are made whole; of more, chunks (``seekling.learn.logps``)."""
-PROMPTS_AT_ONCE = 64
-"""Prompts that are read at once (``seekling.engine.engine``)."""
+READ_AT_ONCE, PAGE = 2048, 16
+"""Tokens of prompts that are read at once, and those of a page of the cache (``seekling.engine.paged``)."""
 KEPT = 20
 """Bytes of an id that a truncated sampler might have said, in all its forms."""
 RUNTIME = {"cpu": 400 * 2**20, "accelerator": 700 * 2**20}
@@ -61,7 +61,7 @@ class Work:
     ``held`` and ``computed``: bytes of a number of the weights and of the arithmetic. ``trained``: shapes of what
     learns; ``muon`` names those of Muon. A step has ``rows`` rows of ``row_tokens`` in ``passes`` slices, ``lanes``
     of them at once. ``ahead``: the prediction layer learns too. ``referenced``: a second copy of what is trained is
-    kept. ``returns``: freed tensors go back to the system at once.
+    kept. ``returns``: freed tensors go back to the system at once. ``compiled``: attention reads the cache as it lies.
     """
 
     config: ModelConfig
@@ -82,6 +82,7 @@ class Work:
     sampled: Sampled | None = None
     place: str = "cpu"
     returns: bool = False
+    compiled: bool = False
 
     @property
     def inner(self) -> int:
@@ -236,17 +237,18 @@ def _kept_sets(work: Work) -> float:
 
 
 def _sampling(work: Work, sampled: Sampled) -> Parts:
-    """The cache, one layer of it again as attention reads it, and what the vocabulary asks for at every token."""
+    """The cache, one layer of it again where attention copies it together, and what the vocabulary asks for."""
     c, s = work.config, sampled
-    layer = s.slots * s.room * c.cache_width * work.held
-    prompts = min(s.prompts, PROMPTS_AT_ONCE) * s.prompt
-    entries = s.prompts * s.prompt * c.cache_width * c.num_hidden_layers * work.held
-    reading = prompts * (_inference(c) * FLOAT + s.prompt * (FLOAT + 3))
+    room, prompt = (PAGE * math.ceil(tokens / PAGE) for tokens in (s.room, s.prompt))
+    token = c.cache_width * work.held
+    layer = 0 if work.compiled else s.slots * room * token
+    cache = (s.slots * room + s.prompts * prompt) * token * c.num_hidden_layers
+    reading = min(s.prompts * s.prompt, READ_AT_ONCE) * _inference(c) * FLOAT
     scores = 2 * s.slots * c.num_attention_heads * s.room * FLOAT
     logits = s.slots * c.vocab_size * (8 * FLOAT if s.kept else 4 * FLOAT)
     routes = 2 * s.slots * s.room * len(c.moe_layers) * c.num_experts_per_tok
     decoding = layer + scores + logits
-    own = {"cache": layer * c.num_hidden_layers + entries + routes, "sampling": max(decoding, reading)}
+    own = {"cache": cache + routes, "sampling": max(decoding, reading)}
     return {name: float(s.batches * size) for name, size in own.items()} | {"kept sets": _kept_sets(work)}
 
 

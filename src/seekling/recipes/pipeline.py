@@ -19,6 +19,7 @@ import torch
 
 from seekling.errors import GateMissed, UserError
 from seekling.learn.lanes import Lanes
+from seekling.model import kernels
 from seekling.plan.machine import machine
 from seekling.recipes.config import KINDS, Control, Eval, Gate, Grpo, StageSettings, Trained
 from seekling.recipes.manifest import Manifest
@@ -110,7 +111,8 @@ def set_up(manifest: Manifest, run: Run, warn: Callable[[str], None]) -> tuple[t
     capability = torch.backends.cpu.get_cpu_capability()
     who = member()
     device = pick_device(manifest.head.device, who)
-    facts = {"cpu_capability": capability, "torch": torch.__version__, "device": str(device), **_company(manifest, who)}
+    facts = {"cpu_capability": capability, "torch": torch.__version__, "device": str(device), "kernels": kernels.told()}
+    facts |= _company(manifest, who)
     for name, now in facts.items():
         before = earlier.get(name)
         if before is not None and before != now:
@@ -167,7 +169,7 @@ def session_facts(manifest: Manifest, device: torch.device, lanes: Lanes) -> dic
     session = {
         "hardware": {"cpu": facts.cpu, "cores": facts.cores, "memory_bytes": facts.memory_bytes},
         "threads": lanes.count, "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "device": str(device), "dtype": manifest.head.dtype, "torch": torch.__version__,
+        "device": str(device), "dtype": manifest.head.dtype, "torch": torch.__version__, "kernels": kernels.told(),
         "python": platform.python_version(), **_company(manifest, member()),
     }  # fmt: skip
     return {

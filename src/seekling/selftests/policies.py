@@ -27,6 +27,7 @@ from seekling.learn.update import logps_said, rollout_loss
 from seekling.model.decoder import Decoder, Hidden
 from seekling.model.lora import LowRank, adapters
 from seekling.records import Rollout, Stop
+from seekling.selftests.answers import of_answers
 from seekling.selftests.outcome import SelfTest
 
 Prompts = Sequence[tuple[int, ...]]
@@ -63,8 +64,9 @@ SAMPLINGS: Mapping[str, tuple[Sampling, str]] = {
 def before_learning(
     engine: Engine, model: Decoder, reference: Any, prompts: Prompts, objective: Objective
 ) -> Iterator[SelfTest]:
-    """All that is asked of a policy before its first update, ``engine`` being who samples from ``model``."""
+    """All that is asked before a policy's first update, ``engine`` being who samples from ``model``."""
     stops = engine.stop_tokens
+    yield from of_answers()
     yield from of_agreement(model, stops, prompts)
     yield of_routes(model, stops, prompts)
     yield of_delivery(engine, model, prompts)
@@ -221,7 +223,7 @@ def _pull(model: Decoder, batch: Batch, objective: Objective) -> Tensor:
 
     def cut(_: Any, __: Any, hidden: Hidden) -> Hidden:
         states.append(hidden.states_BTD.detach().requires_grad_())
-        return Hidden(states[0], hidden.routings, hidden.entries)
+        return Hidden(states[0], hidden.routings)
 
     handle = model.register_forward_hook(cut)
     try:

@@ -1,0 +1,130 @@
+"""kernels.c as a library: built with the C compiler of this machine when first asked for, kept for the next time.
+
+A build takes about two seconds and lies in the user's cache under a hash of source, flags, compiler and CPU. Nothing is
+ever fetched; without a compiler, or where a build fails, there is none, and torch does the same work. Torch-free.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("kernels.c")
+COMPILERS = ("cc", "gcc", "clang")
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros",
+         "-fassociative-math", "-fopenmp", "-shared", "-fPIC")  # fmt: skip
+KINDS = {"float32": (), "bfloat16": ("-DBFLOAT16",)}
+LONGEST_BUILD_S = 120
+
+_POINTER, _WHOLE, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+_SIGNATURES = {
+    "add_norm": (_POINTER, _POINTER, _POINTER, _FLOAT, _POINTER, _WHOLE, _WHOLE, _INT),
+    "swiglu": (_POINTER, _POINTER, _WHOLE, _POINTER, _WHOLE, _WHOLE, _INT),
+    "write_gqa": (_POINTER,) * 12,
+    "attend_gqa": (*(_POINTER,) * 6, _WHOLE, _POINTER, _POINTER),
+    "write_mla": (_POINTER, _POINTER, _WHOLE, *(_POINTER,) * 6),
+    "attend_mla": (_POINTER, _POINTER, _POINTER, _WHOLE, *(_POINTER,) * 5),
+}
+
+
+def told() -> str:
+    """In a word, who does the work between matrix products: it decides bits, so a run that goes on compares it."""
+    return "compiled" if library("float32") is not None else "torch"
+
+
+class NoKernels(Exception):
+    """Why there is no library, in words."""
+
+
+def c_compiler() -> str | None:
+    """The C compiler of this machine."""
+    return next((path for name in COMPILERS if (path := shutil.which(name))), None)
+
+
+def library(dtype: str) -> ctypes.CDLL | None:
+    """The kernels for a model held in ``dtype`` ("float32", "bfloat16"); None where there are none."""
+    try:
+        return built(dtype)
+    except NoKernels:
+        return None
+
+
+@cache
+def _state() -> dict[str, ctypes.CDLL | str]:
+    return {}
+
+
+def built(dtype: str) -> ctypes.CDLL:
+    """The kernels for a model held in ``dtype``. Raises NoKernels, which says why there are none."""
+    known = _state()
+    if dtype not in known:
+        try:
+            known[dtype] = _load(_file(dtype))
+        except (NoKernels, OSError, subprocess.SubprocessError) as error:
+            known[dtype] = str(error)
+    found = known[dtype]
+    if isinstance(found, str):
+        raise NoKernels(found)
+    return found
+
+
+def _file(dtype: str) -> Path:
+    """Where the library lies, built now if it does not."""
+    if dtype not in KINDS:
+        raise NoKernels(f"no kernels are written for {dtype}")
+    if os.environ.get("SEEKLING_KERNELS") == "off":
+        raise NoKernels("SEEKLING_KERNELS=off asks for none")
+    if (compiler := c_compiler()) is None:
+        raise NoKernels(f"no C compiler is found ({', '.join(COMPILERS)})")
+    flags = (*FLAGS, *KINDS[dtype])
+    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=LONGEST_BUILD_S, check=False).stdout
+    parts = [SOURCE.read_bytes(), repr(flags).encode(), version, _cpu().encode()]
+    target = _folder() / f"{hashlib.sha256(b'|'.join(parts)).hexdigest()[:24]}.so"
+    if not target.exists():
+        _build([compiler, *flags, str(SOURCE), "-lm"], target)
+    return target
+
+
+def _build(command: list[str], target: Path) -> None:
+    """Compile beside the target and rename: two processes may build at once, and one may be killed."""
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        made = Path(scratch) / target.name
+        told = subprocess.run(
+            [*command, "-o", str(made)], capture_output=True, text=True, timeout=LONGEST_BUILD_S, check=False
+        )
+        if told.returncode or not made.exists():
+            said = told.stderr.strip().splitlines()
+            raise NoKernels(f"{command[0]} could not build them: {said[0][:200] if said else told.returncode}")
+        os.replace(made, target)
+
+
+def _load(file: Path) -> ctypes.CDLL:
+    compiled = ctypes.CDLL(str(file))
+    for name, takes in _SIGNATURES.items():
+        function = getattr(compiled, name)
+        function.argtypes, function.restype = takes, None
+    return compiled
+
+
+def _folder() -> Path:
+    """The user's cache, never a folder that others may write to."""
+    told = os.environ.get("XDG_CACHE_HOME")
+    return (Path(told) if told else Path.home() / ".cache") / "seekling" / "kernels"
+
+
+def _cpu() -> str:
+    """What -march=native means here."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    told = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
+    return "|".join([platform.machine(), *sorted(set(told))])

@@ -1,0 +1,244 @@
+"""What stands between the matrix products of ``Decoder.extend``, in two forms that must agree (tests/parity).
+
+``Plain`` is torch, anywhere and in any precision, and the definition of what is computed. ``Compiled`` is kernels.c, on
+a CPU, where a C compiler is found: a decode step of a small model has a hundred short operations, whose calls cost
+more than their work, and torch reads a paged cache only after copying it together.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seekling.model.kernels import library
+from seekling.model.layers import RMSNorm, rotate_half, rotate_interleaved, wide
+from seekling.model.pages import SLOTS, Chunk, Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The shape of an attention: H ``heads`` (J ``kv_heads`` of GQA), ``rotary`` channels R, what scores are scaled
+    by, the ``window`` a token sees (None: all before it), and which channels are turned together."""
+
+    heads: int
+    kv_heads: int
+    rotary: int
+    scale: float
+    interleaved: bool
+    window: int | None = None
+
+
+class Ops(Protocol):
+    """The operations of a pass over paged caches. The stream ``x_ND`` is float32 (float64 in a float64 model)."""
+
+    def add_norm(self, x_ND: Tensor, y_ND: Tensor | None, norm: RMSNorm) -> Tensor:
+        """Add ``y_ND`` to the stream, in place, and return its norm in the model's precision."""
+
+    def swiglu(self, gate_NF: Tensor, up_NF: Tensor) -> Tensor:
+        """silu(gate) * up."""
+
+    def attend_gqa(
+        self, qkv: tuple[Tensor, Tensor, Tensor], norms: tuple[RMSNorm, RMSNorm] | None, shape: Heads,
+        rotary_TR: Tensor, chunk: Chunk, pages: Layer,
+    ) -> Tensor:  # fmt: skip
+        """Norm and turn queries [N, H K] and keys [N, J K], write keys and values, look at what each may see: [N, H K].
+
+        ``norms`` are those of queries and keys; None: there are none.
+        """
+
+    def write_mla(
+        self, q_NHK: Tensor, entry_NW: Tensor, norm: RMSNorm, shape: Heads, rotary_TR: Tensor, chunk: Chunk,
+        pages: Layer,
+    ) -> Tensor:  # fmt: skip
+        """Turn the last R of each query's channels, and write latents, normed, and rotary keys, turned: q [N, H, K]."""
+
+    def attend_mla(self, absorbed_HNC: Tensor, q_NHK: Tensor, shape: Heads, chunk: Chunk, pages: Layer) -> Tensor:
+        """Absorbed queries, and the last R channels of ``q_NHK``, against latents and rotary keys: [H, N, C]."""
+
+
+def ops_for(dtype: torch.dtype, device: torch.device) -> Ops:
+    """The fastest form there is for a model held so."""
+    compiled = library(str(dtype).removeprefix("torch.")) if device.type == "cpu" else None
+    return Plain() if compiled is None else Compiled(compiled)
+
+
+class Plain:
+    """In torch. Rows of one length each: shorter ones are padded, and what is added is cut away."""
+
+    def add_norm(self, x_ND: Tensor, y_ND: Tensor | None, norm: RMSNorm) -> Tensor:
+        if y_ND is not None:
+            x_ND += y_ND
+        return F.rms_norm(x_ND, norm.weight.shape, norm.weight.type_as(x_ND), norm.eps).type_as(norm.weight)
+
+    def swiglu(self, gate_NF: Tensor, up_NF: Tensor) -> Tensor:
+        return F.silu(gate_NF) * up_NF
+
+    def attend_gqa(
+        self, qkv: tuple[Tensor, Tensor, Tensor], norms: tuple[RMSNorm, RMSNorm] | None, shape: Heads,
+        rotary_TR: Tensor, chunk: Chunk, pages: Layer,
+    ) -> Tensor:  # fmt: skip
+        keys_RJKS, values_RJSK = pages
+        q_NHK, k_NJK, v_NJK = (
+            x.unflatten(-1, (n, -1)) for x, n in zip(qkv, (shape.heads, *[shape.kv_heads] * 2), strict=True)
+        )
+        if norms is not None:
+            q_NHK, k_NJK = norms[0](q_NHK), norms[1](k_NJK)
+        turn = rotary_TR[chunk.positions_N].unsqueeze(1)
+        q_NHK, k_NJK = rotate_half(q_NHK, turn), rotate_half(k_NJK, turn)
+        page_N, slot_N = chunk.places_N // SLOTS, chunk.places_N % SLOTS
+        keys_RJKS[page_N, :, :, slot_N] = k_NJK
+        values_RJSK[page_N, :, slot_N] = v_NJK
+        tables_BP, group = _used(chunk), shape.heads // shape.kv_heads
+        k_BJKT = keys_RJKS[tables_BP].permute(0, 2, 3, 1, 4).flatten(3)
+        v_BJTK = values_RJSK[tables_BP].transpose(1, 2).flatten(2, 3)
+        q_BJMK = (_rows(q_NHK, chunk) * shape.scale).unflatten(2, (shape.kv_heads, group)).permute(0, 2, 1, 3, 4)
+        bias_BMT = _bias(chunk, shape.window, k_BJKT.shape[-1], q_BJMK)
+        scores = torch.matmul(q_BJMK.flatten(2, 3), k_BJKT).unflatten(2, (-1, group))
+        shares = wide(scores).add(bias_BMT[:, None, :, None])
+        out_BJMK = torch.matmul(shares.softmax(-1).type_as(v_BJTK).flatten(2, 3), v_BJTK).unflatten(2, (-1, group))
+        return _tokens(out_BJMK.permute(0, 2, 1, 3, 4).flatten(2), chunk)
+
+    def write_mla(
+        self, q_NHK: Tensor, entry_NW: Tensor, norm: RMSNorm, shape: Heads, rotary_TR: Tensor, chunk: Chunk,
+        pages: Layer,
+    ) -> Tensor:  # fmt: skip
+        rotate, turn_NR = rotate_interleaved if shape.interleaved else rotate_half, rotary_TR[chunk.positions_N]
+        nope_NHK, rope_NHR = q_NHK.tensor_split([q_NHK.shape[-1] - shape.rotary], -1)
+        latent_NC, rope_NR = entry_NW.tensor_split([entry_NW.shape[-1] - shape.rotary], -1)
+        written_NW = torch.cat((norm(latent_NC), rotate(rope_NR, turn_NR)), -1)
+        pages[0].view(-1, written_NW.shape[-1]).index_copy_(0, chunk.places_N, written_NW)
+        return torch.cat((nope_NHK, rotate(rope_NHR, turn_NR.unsqueeze(1))), -1)
+
+    def attend_mla(self, absorbed_HNC: Tensor, q_NHK: Tensor, shape: Heads, chunk: Chunk, pages: Layer) -> Tensor:
+        latents_BTW, width = pages[0][_used(chunk)].flatten(1, 2), absorbed_HNC.shape[-1]
+        asked_NHW = torch.cat((absorbed_HNC.transpose(0, 1), q_NHK[..., q_NHK.shape[-1] - shape.rotary :]), -1)
+        asked_BMW = _rows(asked_NHW, chunk).flatten(1, 2)
+        scores_BMHT = torch.matmul(asked_BMW, latents_BTW.mT).unflatten(1, (-1, shape.heads)) * shape.scale
+        bias_BMT = _bias(chunk, shape.window, latents_BTW.shape[1], asked_BMW)
+        shares = wide(scores_BMHT) + bias_BMT.unsqueeze(2)
+        out_BMC = torch.matmul(shares.softmax(-1).type_as(latents_BTW).flatten(1, 2), latents_BTW[..., :width])
+        return _tokens(out_BMC.unflatten(1, (-1, shape.heads)), chunk).transpose(0, 1)
+
+
+def _used(chunk: Chunk) -> Tensor:
+    """The pages that anyone has filled after this pass: [B, P]. A row's table beyond its own names any page."""
+    return chunk.tables_BP[:, : -(-chunk.most // SLOTS)]
+
+
+def _rows(x: Tensor, chunk: Chunk) -> Tensor:
+    """Tokens [N, ...] as padded rows [B, M, ...]."""
+    counts_B = chunk.starts.diff()
+    if len(x) == len(counts_B):
+        return x.unsqueeze(1)
+    padded = x.new_zeros(len(counts_B), int(counts_B.max()), *x.shape[1:])
+    padded[chunk.rows_N, _within(chunk)] = x
+    return padded
+
+
+def _tokens(x: Tensor, chunk: Chunk) -> Tensor:
+    """Padded rows [B, M, ...] as tokens [N, ...]."""
+    return x.squeeze(1) if x.shape[1] == 1 else x[chunk.rows_N, _within(chunk)]
+
+
+def _within(chunk: Chunk) -> Tensor:
+    return torch.arange(len(chunk.rows_N), device=chunk.rows_N.device) - chunk.starts[chunk.rows_N]
+
+
+def _bias(chunk: Chunk, window: int | None, most: int, like: Tensor) -> Tensor:
+    """0 where a token may look, -inf beyond it and before its window; padding looks at the first: [B, M, T]."""
+    own_BM = _rows(chunk.positions_N, chunk).unsqueeze(-1)
+    places_T = torch.arange(most, device=own_BM.device)
+    hidden_BMT = places_T > own_BM
+    if window is not None:
+        hidden_BMT |= places_T <= own_BM - window
+    kind = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.zeros_like(hidden_BMT, dtype=kind).masked_fill_(hidden_BMT, float("-inf"))
+
+
+class _Shape(ctypes.Structure):
+    """``shape`` of kernels.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("tokens", "heads", "kv_heads", "width", "window", "table_stride")),
+        ("scale", ctypes.c_float), ("eps", ctypes.c_float), ("interleaved", ctypes.c_int), ("threads", ctypes.c_int),
+    )  # fmt: skip
+
+
+class Compiled:
+    """By kernels.c, with as many threads as torch has here."""
+
+    def __init__(self, compiled: ctypes.CDLL) -> None:
+        self.c = compiled
+
+    def add_norm(self, x_ND: Tensor, y_ND: Tensor | None, norm: RMSNorm) -> Tensor:
+        weight = norm.weight
+        out_ND = torch.empty(x_ND.shape, dtype=weight.dtype)
+        y = None if y_ND is None else y_ND.contiguous().data_ptr()
+        self.c.add_norm(
+            x_ND.data_ptr(), y, weight.data_ptr(), norm.eps, out_ND.data_ptr(), *x_ND.shape, torch.get_num_threads()
+        )
+        return out_ND
+
+    def swiglu(self, gate_NF: Tensor, up_NF: Tensor) -> Tensor:
+        out_NF = torch.empty(gate_NF.shape, dtype=gate_NF.dtype)
+        self.c.swiglu(
+            gate_NF.data_ptr(), up_NF.data_ptr(), gate_NF.stride(0), out_NF.data_ptr(), *gate_NF.shape,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return out_NF
+
+    def attend_gqa(
+        self, qkv: tuple[Tensor, Tensor, Tensor], norms: tuple[RMSNorm, RMSNorm] | None, shape: Heads,
+        rotary_TR: Tensor, chunk: Chunk, pages: Layer,
+    ) -> Tensor:  # fmt: skip
+        keys, values = pages
+        told = self._shape(shape, chunk, keys.shape[2], norms[0].eps if norms else 0.0)
+        q_ND, k, v = qkv
+        queries = torch.empty(q_ND.shape, dtype=torch.float32)
+        out_ND = torch.empty_like(q_ND)
+        q_norm, k_norm = (norm.weight.data_ptr() for norm in norms) if norms else (None, None)
+        self.c.write_gqa(
+            told, q_ND.data_ptr(), k.data_ptr(), v.data_ptr(), q_norm, k_norm, rotary_TR.data_ptr(),
+            chunk.positions_N.data_ptr(), chunk.places_N.data_ptr(), queries.data_ptr(), keys.data_ptr(),
+            values.data_ptr(),
+        )  # fmt: skip
+        self.c.attend_gqa(
+            told, queries.data_ptr(), keys.data_ptr(), values.data_ptr(), chunk.positions_N.data_ptr(),
+            chunk.starts.data_ptr(), len(chunk.starts) - 1, chunk.tables_BP.data_ptr(), out_ND.data_ptr(),
+        )  # fmt: skip
+        return out_ND
+
+    def write_mla(
+        self, q_NHK: Tensor, entry_NW: Tensor, norm: RMSNorm, shape: Heads, rotary_TR: Tensor, chunk: Chunk,
+        pages: Layer,
+    ) -> Tensor:  # fmt: skip
+        self.c.write_mla(
+            self._shape(shape, chunk, entry_NW.shape[-1], norm.eps), q_NHK.data_ptr(), q_NHK.shape[-1],
+            entry_NW.data_ptr(), norm.weight.data_ptr(), rotary_TR.data_ptr(), chunk.positions_N.data_ptr(),
+            chunk.places_N.data_ptr(), pages[0].data_ptr(),
+        )  # fmt: skip
+        return q_NHK
+
+    def attend_mla(self, absorbed_HNC: Tensor, q_NHK: Tensor, shape: Heads, chunk: Chunk, pages: Layer) -> Tensor:
+        absorbed_HNC = absorbed_HNC.contiguous()
+        out_HNC = torch.empty_like(absorbed_HNC)
+        self.c.attend_mla(
+            self._shape(shape, chunk, pages[0].shape[-1], 0.0), absorbed_HNC.data_ptr(), q_NHK.data_ptr(),
+            q_NHK.shape[-1], pages[0].data_ptr(), chunk.positions_N.data_ptr(), chunk.rows_N.data_ptr(),
+            chunk.tables_BP.data_ptr(), out_HNC.data_ptr(),
+        )  # fmt: skip
+        return out_HNC
+
+    def _shape(self, shape: Heads, chunk: Chunk, width: int, eps: float) -> Any:
+        window = shape.window or 0
+        return ctypes.byref(
+            _Shape(
+                len(chunk.tokens_N), shape.heads, shape.kv_heads, width, window, chunk.tables_BP.stride(0),
+                shape.scale, eps, shape.interleaved, torch.get_num_threads(),
+            )
+        )  # fmt: skip

@@ -1,0 +1,31 @@
+"""Chunks of tokens over pages, as an engine would lay them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from seekling.model.config import ModelConfig
+from seekling.model.ops import Ops, Plain
+from seekling.model.pages import SLOTS, Chunk, Pages
+
+PLAIN: Ops = Plain()
+
+
+def pool(config: ModelConfig, rows: int, room: int, dtype: torch.dtype = torch.float32) -> tuple[Pages, torch.Tensor]:
+    """Pages for ``rows`` texts of ``room`` tokens, and their tables, the pages of a row not side by side."""
+    width = -(-room // SLOTS)
+    pages = Pages(config, rows * width, dtype=dtype, device=torch.device("cpu"))
+    return pages, torch.arange(rows * width).view(width, rows).T.flip(0).contiguous()
+
+
+def chunk_of(texts: Sequence[Sequence[int]], before: Sequence[int], tables_BP: torch.Tensor) -> Chunk:
+    """New tokens of each row behind the ``before`` it has."""
+    counts = torch.tensor([len(text) for text in texts])
+    rows_N = torch.arange(len(texts)).repeat_interleave(counts)
+    starts = torch.cat((torch.zeros(1, dtype=torch.long), counts.cumsum(0)))
+    positions_N = torch.arange(len(rows_N)) - starts[rows_N] + torch.tensor(before)[rows_N]
+    places_N = tables_BP[rows_N, positions_N // SLOTS] * SLOTS + positions_N % SLOTS
+    tokens_N = torch.tensor([token for text in texts for token in text])
+    return Chunk(tokens_N, positions_N, places_N, rows_N, starts, tables_BP, int(positions_N.max()) + 1)

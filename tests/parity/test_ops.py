@@ -1,0 +1,189 @@
+"""What stands between a pass's matrix products: torch defines it, kernels.c does the same, on any shape."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+
+from seekling.model.attention import GroupedQueryAttention
+from seekling.model.config import ModelConfig
+from seekling.model.decoder import Decoder
+from seekling.model.kernels import library
+from seekling.model.layers import RMSNorm
+from seekling.model.ops import Compiled, Ops, Plain, ops_for
+from seekling.model.pages import Chunk, Pages
+from tests.oracles.paged import chunk_of, pool
+from tests.oracles.tiny import COMMON, EXPERTS, LATENT, build, text
+
+CPU = torch.device("cpu")
+CLOSE = {torch.float32: dict(rtol=1e-5, atol=1e-6), torch.bfloat16: dict(rtol=2e-2, atol=1e-5)}
+DTYPES = pytest.mark.parametrize("dtype", CLOSE, ids=str)
+
+
+def compiled(dtype: torch.dtype) -> Ops:
+    found = library(str(dtype).removeprefix("torch."))
+    if found is None:
+        pytest.skip("no C compiler here")
+    return Compiled(found)
+
+
+def drawn(seed: int) -> ModelConfig:
+    """What the kernels treat apart: groups of one head and more, widths of whole vectors and not, windows."""
+    rng = Random(seed)
+    heads = rng.choice([1, 2, 3, 4, 8])
+    if seed % 2:
+        told = dict(
+            kv_lora_rank=rng.choice([8, 9, 32, 40, 64]), qk_nope_head_dim=rng.choice([3, 6, 32]),
+            v_head_dim=rng.choice([5, 8, 32]), qk_rope_head_dim=rng.choice([2, 4, 16]),
+            q_lora_rank=rng.choice([None, 7]),
+        )  # fmt: skip
+        return ModelConfig(**COMMON | told | dict(num_attention_heads=heads, max_position_embeddings=128))
+    told = dict(
+        model_type=rng.choice(["llama", "qwen2", "qwen3", "mistral"]), head_dim=rng.choice([2, 6, 16, 32, 48, 64]),
+        num_key_value_heads=rng.choice([n for n in (1, 2, 4, 8) if heads % n == 0]),
+    )  # fmt: skip
+    if told["model_type"] == "mistral":
+        told["sliding_window"] = rng.choice([3, 17, 40])
+    return ModelConfig(**COMMON | told | dict(num_attention_heads=heads, max_position_embeddings=128))
+
+
+def read(model: Decoder, ops: Ops, texts: list[list[int]], cuts: list[list[int]]) -> torch.Tensor:
+    """States of all tokens, read in three chunks that end at each row's cuts."""
+    pages, tables = pool(model.config, len(texts), 90, model.embed_tokens.weight.dtype)
+    found: list[list[torch.Tensor]] = [[] for _ in texts]
+    for place in range(3):
+        spans = [(cut[place], cut[place + 1]) for cut in cuts]
+        chunk = chunk_of([t[a:b] for t, (a, b) in zip(texts, spans, strict=True)], [a for a, _ in spans], tables)
+        states = model.extend(chunk, pages, ops).states_BTD
+        for row, (start, end) in enumerate(pairwise(chunk.starts.tolist())):
+            found[row].append(states[start:end].float())
+    return torch.cat([part for row in found for part in row])
+
+
+def held(model: Decoder, dtype: torch.dtype) -> Decoder:
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return model
+
+
+def off(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).square().mean().sqrt())
+
+
+def asked(seed: int) -> tuple[Decoder, list[list[int]], list[list[int]]]:
+    """A model, rows of many lengths, and where three chunks of each end; pages lie in no order."""
+    rng, model = Random(seed), build(drawn(seed))
+    texts = [text(rng.choice([4, 16, 17, 33, 80]), row) for row in range(rng.choice([1, 2, 5]))]
+    return model, texts, [[0, *sorted(rng.sample(range(1, len(t)), 2)), len(t)] for t in texts]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_kernels_compute_what_torch_does(seed: int) -> None:
+    model, *rows = asked(seed)
+    with torch.inference_mode():
+        ours, torchs = (read(model, ops, *rows) for ops in (compiled(torch.float32), Plain()))
+    torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=2e-5)
+
+
+def test_in_bfloat16_kernels_are_as_near_to_the_truth_as_torch_is() -> None:
+    """Sums are float32 in either; over many shapes neither rounds more than the other."""
+    ratios = []
+    for seed in range(24):
+        model, *rows = asked(seed)
+        with torch.inference_mode():
+            held(model, torch.bfloat16)
+            ours, torchs = (read(model, ops, *rows) for ops in (compiled(torch.bfloat16), Plain()))
+            true = read(held(model, torch.float32), Plain(), *rows)
+        ratios.append(off(ours, true) / off(torchs, true))
+    assert max(ratios) < 2 and sum(ratios) / len(ratios) < 1.05, ratios
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("seed", [2, 3, 4, 5])
+def test_the_number_of_threads_changes_no_bit_of_a_kernel(seed: int, threads: int) -> None:
+    model = build(drawn(seed))
+    texts = [text(40, row) for row in range(4)]
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            with torch.inference_mode():
+                x_ND, norm = torch.randn(64, 24, generator=torch.Generator().manual_seed(0)), model.norm
+                pages, tables = pool(model.config, 4, 90)
+                chunk, attention = chunk_of(texts, [0] * 4, tables), model.blocks[0].self_attn
+                ops = compiled(torch.float32)
+                # Products of matrices are torch's, and their threads are its own affair: they get one.
+                normed = ops.add_norm(x_ND.clone(), x_ND, norm)
+                gated = ops.swiglu(normed, normed)
+                x = torch.randn(160, 24, generator=torch.Generator().manual_seed(1))
+                found.append((normed, gated, *parts_of(attention, x, chunk, pages, ops, model.rotary_TR)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def parts_of(
+    attention: Any, x: torch.Tensor, chunk: Chunk, pages: Pages, ops: Ops, rotary: torch.Tensor
+) -> list[torch.Tensor]:
+    """What an attention's kernels leave, given what its products gave."""
+    layer, first = pages.layers[0], x[:, :1]
+    if isinstance(attention, GroupedQueryAttention):
+        widths = [proj.weight.shape[0] for proj in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        q, k, v = (first.expand(-1, width).contiguous() for width in widths)
+        return [ops.attend_gqa((q, k, v), None, attention.shape, rotary, chunk, layer), *layer]
+    heads, latent = attention.heads, attention.latent
+    q = first.expand(-1, heads * (attention.nope + attention.rope)).contiguous().unflatten(-1, (heads, -1))
+    entry = first.expand(-1, latent + attention.rope).contiguous()
+    q = ops.write_mla(q, entry, attention.kv_a_layernorm, attention.shape, rotary, chunk, layer)
+    absorbed = first.expand(-1, latent).expand(heads, -1, -1).contiguous()
+    return [ops.attend_mla(absorbed, q, attention.shape, chunk, layer), *layer]
+
+
+def test_what_a_page_held_before_is_never_seen() -> None:
+    """Pages come back with the entries of others; even numbers that are none change nothing."""
+    for config in (ModelConfig(**LATENT), ModelConfig(**COMMON | dict(model_type="llama", head_dim=32))):
+        model = build(config)
+        with torch.inference_mode():
+            pages, tables = pool(config, 1, 40)
+            clean = model.extend(chunk_of([text(21)], [0], tables), pages, compiled(torch.float32)).states_BTD
+            for layer in pages.layers:
+                for part in layer:
+                    part.fill_(float("nan"))
+            again = model.extend(chunk_of([text(21)], [0], tables), pages, compiled(torch.float32)).states_BTD
+        assert torch.equal(clean, again)
+
+
+@DTYPES
+def test_a_stream_is_normed_as_torch_norms_it_and_gates_likewise(dtype: torch.dtype) -> None:
+    ops, generator = compiled(dtype), torch.Generator().manual_seed(0)
+    for width in (1, 13, 64, 300):
+        norm = RMSNorm(width, 1e-6).to(dtype)
+        x, y = torch.randn(5, width, generator=generator), (30 * torch.randn(5, width, generator=generator)).to(dtype)
+        ours, torchs = x.clone(), x.clone()
+        torch.testing.assert_close(ops.add_norm(ours, y, norm), Plain().add_norm(torchs, y, norm), **CLOSE[dtype])
+        torch.testing.assert_close(ours, torchs, rtol=1e-6, atol=1e-6)
+        gate, up = y, x.to(dtype)
+        torch.testing.assert_close(ops.swiglu(gate, up), Plain().swiglu(gate, up), **CLOSE[dtype])
+        both = torch.cat((gate, up), -1)
+        assert torch.equal(ops.swiglu(*both.chunk(2, -1)), ops.swiglu(gate, up)), "halves of one product need no copy"
+
+
+def test_a_gate_far_out_is_nothing_or_itself() -> None:
+    gate = torch.tensor([[-1e4, -100.0, -88.0, 0.0, 88.0, 100.0, 1e4]])
+    gated = compiled(torch.float32).swiglu(gate, torch.ones_like(gate))
+    torch.testing.assert_close(gated, torch.nn.functional.silu(gate), rtol=1e-5, atol=1e-30)
+
+
+def test_a_float64_model_is_read_in_float64() -> None:
+    assert isinstance(ops_for(torch.float64, CPU), Plain)
+    model, tokens = build(ModelConfig(**EXPERTS), dtype=torch.float64), text(20)
+    (pages, tables), (others, _) = (pool(model.config, 1, 20, torch.float64) for _ in range(2))
+    with torch.inference_mode():
+        whole = model.extend(chunk_of([tokens], [0], tables), pages, Plain()).states_BTD
+        parts = [model.extend(chunk_of([[x]], [t], tables), others, Plain()).states_BTD for t, x in enumerate(tokens)]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-11)

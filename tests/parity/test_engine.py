@@ -404,3 +404,53 @@ def test_a_pool_that_grows_as_it_runs_changes_nothing(monkeypatch: pytest.Monkey
     grown = Engine(model, STOP).generate(requests, sampling)
     assert [said.tokens for said in whole] == [said.tokens for said in grown]
     assert all(np.array_equal(a.logps, b.logps) for a, b in zip(whole, grown, strict=True))
+
+
+# --- sampling in fewer bits ---
+
+
+@pytest.mark.parametrize("name", ["v3", "v3-groups", "qwen3", "llama"])
+def test_an_engine_in_bfloat16_says_what_the_rounded_policy_would(name: str) -> None:
+    model, sampling = build(SHAPES[name]), Sampling(max_tokens=12)
+    rounded = build(SHAPES[name])
+    for weight_name, weight in rounded.named_parameters():
+        if not weight_name.endswith("gate.weight"):
+            weight.data = weight.data.to(torch.bfloat16)
+    ours = Engine(model, STOP, torch.bfloat16).generate(ask(20), sampling)
+    theirs = Engine(rounded, STOP).generate(ask(20), sampling)
+    assert [said.tokens for said in ours] == [said.tokens for said in theirs]
+    assert all(weight.dtype == torch.float32 for weight in model.parameters()), "the policy is left as it is"
+
+
+def test_it_follows_the_policy_with_every_load() -> None:
+    model, sampling = build(SHAPES["v3"]), Sampling(temperature=0, max_tokens=8)
+    engine = Engine(model, STOP, torch.bfloat16)
+    before = engine.generate(ask(5), sampling)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(-1.5)
+        for router in model.routers():
+            router.e_score_correction_bias.neg_()
+    assert [said.tokens for said in engine.generate(ask(5), sampling)] == [said.tokens for said in before]
+    held = {id(weight): weight.data_ptr() for weight in engine.model.parameters()}
+    engine.load(model)
+    after = engine.generate(ask(5), sampling)
+    fresh = Engine(model, STOP, torch.bfloat16).generate(ask(5), sampling)
+    assert [said.tokens for said in after] == [said.tokens for said in fresh] != [said.tokens for said in before]
+    assert {id(w): w.data_ptr() for w in engine.model.parameters()} == held, "a load makes no second copy"
+
+
+def test_what_rounding_makes_of_log_probabilities_is_little() -> None:
+    model, requests = build(SHAPES["qwen3"]), ask(40)
+    completions = Engine(model, STOP, torch.bfloat16).generate(requests, Sampling(max_tokens=12))
+    gaps = [
+        said.logps - judge(model, request, said, replay=True).logps
+        for request, said in zip(requests, completions, strict=True)
+    ]
+    size = float(np.sqrt(np.mean(np.square(np.concatenate(gaps)))))
+    assert 1e-5 < size < 0.1
+
+
+def test_the_policys_own_precision_makes_no_copy() -> None:
+    model = build(SHAPES["v3"])
+    assert Engine(model, STOP, torch.float32).model is model and Engine(model, STOP).model is model

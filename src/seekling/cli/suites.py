@@ -60,7 +60,7 @@ def result(policy: Policy, suite: Loaded, asking: Asking) -> dict[str, Any]:
     judge, seed = suite.judge(), f"suite/{asking.seed}"
     judged = sampled(policy, judge, suite.problems, samples, asking.sampling, seed=seed, name=suite.name)
     judge.close()
-    sampling = asking.sampling.model_dump(exclude={"max_rows"})
+    sampling = asking.sampling.model_dump(exclude={"max_rows", "cache_tokens"})
     return {
         **suite.about(),
         "protocol": sampling | {"seed": asking.seed},

@@ -14,20 +14,48 @@ from seekling.engine.config import Sampling
 from seekling.engine.paged import Paged
 from seekling.errors import UserError
 from seekling.model.decoder import Decoder
+from seekling.model.lora import adapters
 
 __all__ = ["Ban", "Completion", "Engine", "Request", "refuse_long"]
 
 
 class Engine:
-    """Samples from a policy it shares with the learner: no copy, so their log-probabilities agree."""
+    """Samples from a policy it shares with the learner: no copy, so their log-probabilities agree.
 
-    def __init__(self, model: Decoder, stop_tokens: int | Collection[int]) -> None:
-        self.model = model
+    With a ``dtype`` that the policy is not held in, it samples from what that rounds it to, a copy made anew with every
+    ``load``: products are faster, and the two disagree by rounding, which a learner can correct.
+    """
+
+    def __init__(self, model: Decoder, stop_tokens: int | Collection[int], dtype: torch.dtype | None = None) -> None:
         self.stop_tokens = (stop_tokens,) if isinstance(stop_tokens, int) else tuple(stop_tokens)
+        self.dtype, self.model = dtype, model
+        self.load(model)
 
     def load(self, model: Decoder) -> None:
-        """Sample from ``model`` from now on."""
-        self.model = model
+        """Sample from ``model`` from now on. One with adapters is sampled as it is held."""
+        self.policy = model
+        weight = model.embed_tokens.weight
+        if self.dtype in (None, weight.dtype) or adapters(model):
+            self.model = model
+        elif self.model is model or self.model.config != model.config:
+            self.model = Decoder(model.config)
+            self.model.rotary_TR = model.rotary_TR
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Sample from what the policy's weights are now. Nothing to do where they are shared."""
+        if self.model is self.policy:
+            return
+        there = dict(self.policy.named_parameters())
+        for name, weight in self.model.named_parameters():
+            kept = torch.float32 if name.endswith("gate.weight") else self.dtype  # a rounded router sends elsewhere
+            if (weight.dtype, weight.device) != (kept, there[name].device):
+                weight.data = torch.empty_like(there[name], dtype=kept)
+            weight.copy_(there[name])
+        for ours, theirs in zip(self.model.routers(), self.policy.routers(), strict=True):
+            bias_E = theirs.e_score_correction_bias
+            ours.e_score_correction_bias = None if bias_E is None else bias_E.clone()
 
     def rest(self) -> None:
         """Nothing is sampled for a while: what an engine of its own holds memory for may go."""

@@ -21,9 +21,11 @@ from seekling.model.decoder import Decoder
 from seekling.model.foreign import Foreign, Reading
 
 
-def engine_for(model: Decoder | Foreign, stop_tokens: int | Collection[int]) -> Engine:
-    """The engine that can sample from ``model``."""
-    return ForeignEngine(model, stop_tokens) if isinstance(model, Foreign) else Engine(model, stop_tokens)
+def engine_for(
+    model: Decoder | Foreign, stop_tokens: int | Collection[int], dtype: torch.dtype | None = None
+) -> Engine:
+    """The engine that can sample from ``model``, ours in ``dtype``, a foreign model as it is held."""
+    return ForeignEngine(model, stop_tokens) if isinstance(model, Foreign) else Engine(model, stop_tokens, dtype)
 
 
 class ForeignEngine(Engine):

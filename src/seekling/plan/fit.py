@@ -154,10 +154,15 @@ def _weights(work: Work) -> float:
 
 
 def _resting(work: Work) -> Parts:
-    """What stands all the time."""
+    """What stands all the time: a sampler in fewer bits has weights of its own."""
     of_muon = {name: shape for name, shape in work.trained.items() if name in work.muon}
     states = FLOAT * (2 * numbers(work.trained) - numbers(of_muon))
-    parts = {"weights": _weights(work), "optimizer states": float(states)}
+    spoken = (
+        work.computed * numbers(work.parameters)
+        if work.sampled and not work.adapted and work.computed < work.held
+        else 0
+    )
+    parts = {"weights": _weights(work) + spoken, "optimizer states": float(states)}
     return parts | ({"reference": float(FLOAT * numbers(work.trained))} if work.referenced and not work.adapted else {})
 
 

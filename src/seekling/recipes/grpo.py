@@ -29,7 +29,7 @@ from seekling.recipes.config import Grpo
 from seekling.recipes.curating import asked_by
 from seekling.recipes.journal import recall, remember
 from seekling.recipes.lessons import advantages, criticised, heard, is_spread, judged, updates, valued, with_spread
-from seekling.recipes.policy import Policy, generation_cost, held_in, prepare, sample_groups
+from seekling.recipes.policy import Policy, generation_cost, held_in, prepare, sample_groups, spoken_in
 from seekling.recipes.regression import regress
 from seekling.recipes.stage import Clock, Stage
 from seekling.recipes.together import scores_of
@@ -44,8 +44,11 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     """Reinforce the model of the stage's input. Returns the mean figures of the last steps."""
     judge = Judge(config.task, config.rubric)
     task = judge.task
-    policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes, held_in(config))
+    policy = Policy.load(
+        stage.inputs[0].model, stage.device, stage.lanes, held_in(config), spoken=spoken_in(config, stage.dtype)
+    )
     prepare(policy.model, config, stage.seed)
+    policy.engine.load(policy.model)
     reference = reference_of(policy.model)
     if config.objective.advantage == "gae":
         add_head(policy.model)

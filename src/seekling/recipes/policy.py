@@ -37,11 +37,14 @@ class Policy:
     lanes: Lanes = ONE
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device, lanes: Lanes = ONE, dtype: torch.dtype = torch.float32) -> Policy:
-        """From a model folder, held in ``dtype``. It stops at any of the tokenizer's stops."""
+    def load(
+        cls, folder: Path, device: torch.device, lanes: Lanes = ONE, dtype: torch.dtype = torch.float32,
+        *, spoken: torch.dtype | None = None,
+    ) -> Policy:  # fmt: skip
+        """From a model folder, held in ``dtype``, sampled in ``spoken``. It stops at any of the tokenizer's stops."""
         model = load_any(folder, device=str(device), dtype=dtype)
         tokenizer = Tokenizer.load(folder).padded(model.config.vocab_size)
-        return cls(model, tokenizer, engine_for(model, tokenizer.stops), lanes)
+        return cls(model, tokenizer, engine_for(model, tokenizer.stops, spoken), lanes)
 
     def prompt(self, problem: Problem) -> tuple[int, ...]:
         """A problem's ids, up to where the answer begins."""
@@ -57,6 +60,11 @@ def held_in(config: Trained) -> torch.dtype:
     """What a stage's model is loaded in: float32, or what its adapters stand beside."""
     kind: torch.dtype = getattr(torch, config.adapter.base)
     return kind
+
+
+def spoken_in(config: Trained, dtype: torch.dtype) -> torch.dtype | None:
+    """What rollouts are sampled in: the arithmetic of the run; with adapters (None) what the base is held in."""
+    return None if config.adapter.rank else dtype
 
 
 def prepare(model: Decoder, config: Trained, seed: str) -> None:

@@ -147,16 +147,18 @@ def of_delivery(engine: Engine, model: Decoder, prompts: Prompts) -> SelfTest:
     move = _moved_adapters(model, pairs) if pairs else _doubled(model)
     try:
         move(True)
+        endless.refresh()
         sampling = Sampling(max_tokens=_room(model, prompts))
         texts = [text_of(rollout) for rollout in _generated(endless, prompts, sampling)]
         moved = _learner_logps(model, texts)
     finally:
         move(False)
+        endless.refresh()
     effect = _size(_gap(moved, _learner_logps(model, texts), texts))
     missed = _size(_gap(moved, [text.values["behaviour"] for text in texts], texts))
     name = "engine samples from the adapters that are trained" if pairs else "engine samples from what is trained"
     advice = "What is trained would not be what speaks; report this with your model's config and the stage's adapter."
-    limit = ROUGH_DELIVERY_LIMIT if _is_rough(model) else DELIVERY_LIMIT
+    limit = ROUGH_DELIVERY_LIMIT if _is_rough(engine.model) else DELIVERY_LIMIT
     return SelfTest(name, missed / effect if effect else float("inf"), limit, advice)
 
 

@@ -51,7 +51,8 @@ def build(config: ModelConfig, seed: int = 0, dtype: torch.dtype = torch.float32
                 weight.copy_(0.5 + torch.rand(weight.shape, generator=generator))
         for router in model.routers():
             bias = router.e_score_correction_bias
-            bias.copy_(0.4 * torch.rand(bias.shape, generator=generator) - 0.2)
+            if bias is not None:
+                bias.copy_(0.4 * torch.rand(bias.shape, generator=generator) - 0.2)
     return model.double() if dtype == torch.float64 else model
 
 

@@ -144,6 +144,67 @@ def parts_of(
     return [ops.attend_mla(absorbed, q, attention.shape, chunk, layer), *layer]
 
 
+def routed(seed: int) -> ModelConfig:
+    """Experts of many shapes: in groups or not, with a bias or without, weights normed or not, shared ones or none."""
+    rng = Random(seed)
+    groups = rng.choice([1, 1, 2, 4])
+    experts = groups * rng.choice([2, 3, 8])
+    kept = rng.randint(1, groups)
+    told = dict(
+        model_type=rng.choice(["deepseek_v3", "deepseek_v2"]), n_routed_experts=experts, n_group=groups,
+        topk_group=kept, num_experts_per_tok=rng.randint(1, min(6, experts // groups * kept)),
+        moe_intermediate_size=rng.choice([1, 7, 16, 40]), hidden_size=rng.choice([13, 24, 64]),
+        norm_topk_prob=rng.random() < 0.5, routed_scaling_factor=rng.choice([1.0, 2.5]),
+        n_shared_experts=rng.choice([0, 1, 2]), first_k_dense_replace=0,
+    )  # fmt: skip
+    if told["model_type"] == "deepseek_v2":
+        told["norm_topk_prob"] = False
+    return ModelConfig(**LATENT | told)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_experts_are_chosen_weighed_and_asked_as_torch_does(seed: int) -> None:
+    rng, config = Random(seed), routed(seed)
+    mlp = build(config).blocks[0].mlp
+    x_ND = torch.randn(rng.choice([1, 2, 5, 33]), config.hidden_size, generator=torch.Generator().manual_seed(seed))
+    with torch.inference_mode():
+        (ours, routing), (torchs, other) = (ops.feed(mlp, x_ND) for ops in (compiled(torch.float32), Plain()))
+    assert torch.equal(routing.chosen_NA.sort(-1).values, other.chosen_NA.sort(-1).values)
+    torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=2e-5)
+    assert torch.equal(routing.scores_NE, other.scores_NE)
+
+
+def test_experts_in_bfloat16_are_as_near_to_the_truth_as_torchs() -> None:
+    ratios = []
+    for seed in range(16):
+        model = build(routed(seed))
+        x_ND = torch.randn(20, model.config.hidden_size, generator=torch.Generator().manual_seed(seed))
+        x_ND = x_ND.bfloat16().float()
+        mlp = held(model, torch.bfloat16).blocks[0].mlp
+        with torch.inference_mode():
+            ours, torchs = (ops.feed(mlp, x_ND.bfloat16())[0].float() for ops in (compiled(torch.bfloat16), Plain()))
+            true = Plain().feed(held(model, torch.float32).blocks[0].mlp, x_ND)[0]
+        ratios.append(off(ours, true) / off(torchs, true))
+    assert max(ratios) < 1.5 and sum(ratios) / len(ratios) < 1.02, ratios
+
+
+def test_the_number_of_threads_changes_no_bit_of_experts() -> None:
+    """The router's product is torch's; without shared experts all else is a kernel's."""
+    config = routed(3).model_copy(update={"n_shared_experts": 0})
+    mlp, before = build(config).blocks[0].mlp, torch.get_num_threads()
+    x_ND = torch.randn(33, config.hidden_size, generator=torch.Generator().manual_seed(0))
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            with torch.inference_mode():
+                fed_ND, routing = compiled(torch.float32).feed(mlp, x_ND)
+            found.append((fed_ND, routing.chosen_NA))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for pair in found for one, other in zip(pair, found[0], strict=True))
+
+
 def test_what_a_page_held_before_is_never_seen() -> None:
     """Pages come back with the entries of others; even numbers that are none change nothing."""
     for config in (ModelConfig(**LATENT), ModelConfig(**COMMON | dict(model_type="llama", head_dim=32))):

@@ -90,10 +90,7 @@ class Block(nn.Module):
         normed_ND = ops.add_norm(x_ND, fed_ND, self.input_layernorm)
         attended_ND = self.self_attn.extend(normed_ND, rotary_TR, chunk, pages, ops)
         normed_ND = ops.add_norm(x_ND, attended_ND, self.post_attention_layernorm)
-        if isinstance(self.mlp, DeepSeekMoE):
-            return self.mlp(normed_ND)
-        gate_NF, up_NF = self.mlp.gate_proj(normed_ND), self.mlp.up_proj(normed_ND)
-        return self.mlp.down_proj(ops.swiglu(gate_NF, up_NF)), None
+        return ops.feed(self.mlp, normed_ND)
 
 
 class NextToken(nn.Module):

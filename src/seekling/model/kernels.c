@@ -340,3 +340,138 @@ void attend_mla(const shape *c, const elem *absorbed, const elem *q, whole q_wid
         free(s);
     }
 }
+
+// --- experts -----------------------------------------------------------------------------------------------------------
+
+// The `best` of E affinities (plus bias, where there is one), the likeliest first, and what they weigh (moe.py). Of
+// several groups of experts only the `groups_kept` best are open.
+void choose(const float *affinity, const float *bias, whole N, whole E, whole best, whole groups, whole groups_kept,
+            int normalise, float scale, whole *chosen, float *weights, int threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (whole n = 0; n < N; n++) {
+        const float *own = affinity + n * E;
+        float open[E], of_group[groups];
+        whole size = E / groups;
+        for (whole e = 0; e < E; e++) open[e] = own[e] + (bias ? bias[e] : 0.0f);
+        for (whole g = 0; g < groups; g++) {
+            float first = -INFINITY, second = -INFINITY;
+            for (whole e = g * size; e < (g + 1) * size; e++) {
+                if (open[e] > first) second = first, first = open[e];
+                else if (open[e] > second) second = open[e];
+            }
+            of_group[g] = bias && size > 1 ? first + second : first;
+        }
+        for (whole closed = groups_kept; closed < groups; closed++) {
+            whole worst = 0;
+            for (whole g = 1; g < groups; g++) worst = of_group[g] < of_group[worst] ? g : worst;
+            of_group[worst] = INFINITY;
+            for (whole e = worst * size; e < (worst + 1) * size; e++) open[e] = -INFINITY;
+        }
+        float sum = 1e-20f;
+        for (whole a = 0; a < best; a++) {
+            whole top = 0;
+            for (whole e = 1; e < E; e++) top = open[e] > open[top] ? e : top;
+            chosen[n * best + a] = top;
+            weights[n * best + a] = own[top];
+            sum += own[top];
+            open[top] = -INFINITY;
+        }
+        for (whole a = 0; a < best; a++) weights[n * best + a] = weights[n * best + a] / (normalise ? sum : 1.0f) * scale;
+    }
+}
+
+typedef float half __attribute__((vector_size(2 * SLOTS)));
+typedef float quarter __attribute__((vector_size(SLOTS)));
+
+static inline float total(vec x) {
+    union { vec all; half halves[2]; } whole_ = {x};
+    union { half all; quarter quarters[2]; } half_ = {whole_.halves[0] + whole_.halves[1]};
+    quarter four = half_.quarters[0] + half_.quarters[1];
+    return (four[0] + four[1]) + (four[2] + four[3]);
+}
+
+// A tile of x W^T: `R` rows of W [.][K] by `T` rows of x [.][K], summed over K in vectors.
+static inline __attribute__((always_inline)) void tile(const int R, const int T, const elem *restrict w,
+                                                       const float *restrict x, whole K, float *restrict out, whole stride) {
+    vec sum[4][4] = {0};
+    whole k = 0;
+    for (; k + SLOTS <= K; k += SLOTS) {
+        vec from[4];
+        for (int t = 0; t < T; t++) memcpy(&from[t], x + t * K + k, sizeof(vec));
+        for (int r = 0; r < R; r++) {
+            vec weight = load_vec(w + r * K + k);
+            for (int t = 0; t < T; t++) sum[r][t] += weight * from[t];
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < T; t++) {
+            float one = total(sum[r][t]);
+            for (whole rest = k; rest < K; rest++) one += load(w[r * K + rest]) * x[t * K + rest];
+            out[t * stride + r] = one;
+        }
+}
+
+// out [N][O] = x [N][K] W [O][K]^T.
+static void product(const elem *w, whole O, whole K, const float *x, whole N, float *out) {
+    for (whole o = 0; o < O; o += O - o < 4 ? 1 : 4) {
+        const elem *rows = w + o * K;
+        int whole_tile = O - o >= 4;
+        for (whole n = 0; n < N;) {
+            const float *from = x + n * K;
+            float *to = out + n * O + o;
+            whole left = N - n;
+            if (whole_tile && left >= 4) tile(4, 4, rows, from, K, to, O), n += 4;
+            else if (whole_tile && left >= 2) tile(4, 2, rows, from, K, to, O), n += 2;
+            else if (whole_tile) tile(4, 1, rows, from, K, to, O), n += 1;
+            else if (left >= 4) tile(1, 4, rows, from, K, to, O), n += 4;
+            else tile(1, 1, rows, from, K, to, O), n += 1;
+        }
+    }
+}
+
+// out [N, D]: each token through its A experts, gate_up [E][2 F][D] and down [E][D][F], weighed and summed in order.
+void experts(const elem *x, const whole *chosen, const float *weights, const elem *gate_up, const elem *down, elem *out,
+             whole N, whole A, whole E, whole D, whole F, int threads) {
+    whole starts[E + 1];
+    whole *order = malloc(sizeof(whole) * N * A);
+    float *answers = malloc(sizeof(float) * N * A * D);
+    memset(starts, 0, sizeof starts);
+    for (whole m = 0; m < N * A; m++) starts[chosen[m] + 1]++;
+    for (whole e = 0; e < E; e++) starts[e + 1] += starts[e];
+    whole next[E];
+    memcpy(next, starts, sizeof next);
+    for (whole m = 0; m < N * A; m++) order[next[chosen[m]]++] = m;
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    for (whole e = 0; e < E; e++) {
+        whole count = starts[e + 1] - starts[e];
+        if (!count) continue;
+        float *own = malloc(sizeof(float) * count * (2 * D + 3 * F));
+        float *both = own + count * D, *gated = both + count * 2 * F, *back = gated + count * F;
+        for (whole i = 0; i < count; i++)
+            for (whole d = 0; d < D; d++) own[i * D + d] = load(x[order[starts[e] + i] / A * D + d]);
+        product(gate_up + e * 2 * F * D, 2 * F, D, own, count, both);
+        for (whole i = 0; i < count; i++)
+            for (whole f = 0; f < F; f += SLOTS) {
+                whole some = F - f < SLOTS ? F - f : SLOTS;
+                vec gate = {0}, up = {0};
+                memcpy(&gate, both + i * 2 * F + f, some * sizeof(float));
+                memcpy(&up, both + i * 2 * F + F + f, some * sizeof(float));
+                gate = gate / (1.0f + exponential(-gate)) * up;
+                memcpy(gated + i * F + f, &gate, some * sizeof(float));
+            }
+        product(down + e * D * F, D, F, gated, count, back);
+        for (whole i = 0; i < count; i++)
+            memcpy(answers + order[starts[e] + i] * D, back + i * D, D * sizeof(float));
+        free(own);
+    }
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (whole n = 0; n < N; n++) {
+        float sum[D];
+        memset(sum, 0, sizeof sum);
+        for (whole a = 0; a < A; a++)
+            for (whole d = 0; d < D; d++) sum[d] += weights[n * A + a] * answers[(n * A + a) * D + d];
+        for (whole d = 0; d < D; d++) out[n * D + d] = store(sum[d]);
+    }
+    free(order);
+    free(answers);
+}

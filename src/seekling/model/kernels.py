@@ -31,6 +31,8 @@ _SIGNATURES = {
     "attend_gqa": (*(_POINTER,) * 6, _WHOLE, _POINTER, _POINTER),
     "write_mla": (_POINTER, _POINTER, _WHOLE, *(_POINTER,) * 6),
     "attend_mla": (_POINTER, _POINTER, _POINTER, _WHOLE, *(_POINTER,) * 5),
+    "choose": (_POINTER, _POINTER, *(_WHOLE,) * 5, _INT, _FLOAT, _POINTER, _POINTER, _INT),
+    "experts": (*(_POINTER,) * 6, *(_WHOLE,) * 5, _INT),
 }
 
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seekling.model.kernels import library
-from seekling.model.layers import RMSNorm, rotate_half, rotate_interleaved, wide
+from seekling.model.layers import RMSNorm, SwiGLU, rotate_half, rotate_interleaved, wide
+from seekling.model.moe import DeepSeekMoE, Routing
 from seekling.model.pages import SLOTS, Chunk, Layer
 
 
@@ -59,6 +60,9 @@ class Ops(Protocol):
 
     def attend_mla(self, absorbed_HNC: Tensor, q_NHK: Tensor, shape: Heads, chunk: Chunk, pages: Layer) -> Tensor:
         """Absorbed queries, and the last R channels of ``q_NHK``, against latents and rotary keys: [H, N, C]."""
+
+    def feed(self, mlp: SwiGLU | DeepSeekMoE, x_ND: Tensor) -> tuple[Tensor, Routing | None]:
+        """A block's feed-forward, and where its experts were."""
 
 
 def ops_for(dtype: torch.dtype, device: torch.device) -> Ops:
@@ -123,6 +127,9 @@ class Plain:
         shares = wide(scores_BMHT) + bias_BMT.unsqueeze(2)
         out_BMC = torch.matmul(shares.softmax(-1).type_as(latents_BTW).flatten(1, 2), latents_BTW[..., :width])
         return _tokens(out_BMC.unflatten(1, (-1, shape.heads)), chunk).transpose(0, 1)
+
+    def feed(self, mlp: SwiGLU | DeepSeekMoE, x_ND: Tensor) -> tuple[Tensor, Routing | None]:
+        return mlp(x_ND) if isinstance(mlp, DeepSeekMoE) else (mlp(x_ND), None)
 
 
 def _used(chunk: Chunk) -> Tensor:
@@ -233,6 +240,40 @@ class Compiled:
             chunk.tables_BP.data_ptr(), out_HNC.data_ptr(),
         )  # fmt: skip
         return out_HNC
+
+    def feed(self, mlp: SwiGLU | DeepSeekMoE, x_ND: Tensor) -> tuple[Tensor, Routing | None]:
+        if not isinstance(mlp, DeepSeekMoE):
+            return self._gated(mlp, x_ND), None
+        if mlp.gate_up_adapter is not None or mlp.down_adapter is not None:
+            fed_ND, routing = mlp(x_ND)
+            return fed_ND, routing
+        scores_NE = mlp.gate(x_ND)
+        chosen_NA, weights_NA = self._choose(mlp, scores_NE)
+        out_ND, (_, width, hidden) = torch.empty_like(x_ND), mlp.down_proj.shape
+        self.c.experts(
+            x_ND.data_ptr(), chosen_NA.data_ptr(), weights_NA.data_ptr(), mlp.gate_up_proj.data_ptr(),
+            mlp.down_proj.data_ptr(), out_ND.data_ptr(), *chosen_NA.shape, scores_NE.shape[1], width, hidden,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        if mlp.shared_experts is not None:
+            out_ND += self._gated(mlp.shared_experts, x_ND)
+        return out_ND, Routing(chosen_NA, scores_NE)
+
+    def _gated(self, mlp: SwiGLU, x_ND: Tensor) -> Tensor:
+        down: Tensor = mlp.down_proj(self.swiglu(mlp.gate_proj(x_ND), mlp.up_proj(x_ND)))
+        return down
+
+    def _choose(self, mlp: DeepSeekMoE, scores_NE: Tensor) -> tuple[Tensor, Tensor]:
+        """``choose_experts`` and ``expert_weights``: ids and weights [N, A], float32."""
+        c, bias_E = mlp.config, mlp.gate.e_score_correction_bias
+        chosen_NA = torch.empty(len(scores_NE), c.num_experts_per_tok, dtype=torch.long)
+        weights_NA = torch.empty(chosen_NA.shape, dtype=torch.float32)
+        self.c.choose(
+            scores_NE.data_ptr(), None if bias_E is None else bias_E.data_ptr(), *scores_NE.shape,
+            c.num_experts_per_tok, c.n_group, c.topk_group, c.norm_topk_prob, c.routed_scaling_factor,
+            chosen_NA.data_ptr(), weights_NA.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        return chosen_NA, weights_NA
 
     def _shape(self, shape: Heads, chunk: Chunk, width: int, eps: float) -> Any:
         window = shape.window or 0

@@ -71,6 +71,7 @@ class Forks:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0
+        self.running: set[int] = set()  # children that nobody has waited for
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "200"}
         for name in ("FORCE_COLOR", "PY_COLORS", "TTY_COMPATIBLE"):
             environment.pop(name, None)
@@ -93,7 +94,9 @@ class Forks:
             "argv": list(argv), "cwd": str(cwd), "misfortune": asdict(misfortune or Misfortune()), **files,
             "environment": dict(environment or {}), "call": call,
         }  # fmt: skip
-        return Child(self, int(self._ask(asked)["pid"]), files)
+        child = Child(self, int(self._ask(asked)["pid"]), files)
+        self.running.add(child.pid)
+        return child
 
     def crew(
         self, argv: Sequence[str], cwd: Path, size: int, misfortunes: Mapping[int, Misfortune] = NOTHING, call: str = ""
@@ -125,7 +128,10 @@ class Forks:
         return json.loads(answer)
 
     def close(self) -> None:
-        """End the helper."""
+        """End the helper, and what a test that failed left running."""
+        for pid in self.running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         assert self.helper.stdin is not None and self.helper.stdout is not None
         self.helper.stdin.close()
         self.helper.stdout.close()
@@ -149,6 +155,7 @@ class Child:
         if code is None:
             self.send(signal.SIGKILL)
             self.forks._ask({"wait": self.pid, "timeout_s": 10})
+        self.forks.running.discard(self.pid)
         text = {name: Path(file).read_text() if Path(file).exists() else "" for name, file in self.files.items()}
         assert code is not None, f"no end after {timeout_s} s:\n{text['out']}{text['err']}"
         return Ended(code, text["out"], text["err"], json.loads(text["counts"] or "{}"))

@@ -194,7 +194,8 @@ def members(parent: int) -> dict[int, int]:
     for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
         with suppress(OSError):
             told = dict(item.partition("=")[::2] for item in Path(f"/proc/{pid}/environ").read_text().split("\0"))
-            found[int(told["RANK"])] = pid
+            if "RANK" in told:  # else it is not yet what it will be
+                found[int(told["RANK"])] = pid
     return found
 
 

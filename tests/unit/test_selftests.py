@@ -23,8 +23,7 @@ from seekling.model.config import ModelConfig
 from seekling.model.decoder import Decoder, Hidden
 from seekling.model.layers import Linear
 from seekling.model.lora import LowRank, adapters, add_adapters, merged
-from seekling.model.moe import DeepSeekMoE
-from seekling.model.ops import Ops
+from seekling.model.ops import Compiled, Ops, Plain
 from seekling.model.pages import Chunk, Pages
 from seekling.records import Kept, Problem, Stop, Verdict
 from seekling.selftests import policies
@@ -192,13 +191,17 @@ def logps_shifted_by_one(patch: pytest.MonkeyPatch) -> None:
 
 
 def experts_weigh_more_in_decoding(patch: pytest.MonkeyPatch) -> None:
-    forward = DeepSeekMoE.forward
+    def louder(form: type) -> None:
+        feed = form.feed  # type: ignore[attr-defined]
 
-    def faulty(self: DeepSeekMoE, x_ND: torch.Tensor, replay_NA: torch.Tensor | None = None) -> Any:
-        out, routing = forward(self, x_ND, replay_NA)
-        return (out if replay_NA is not None else out * 1.1), routing
+        def faulty(self: Any, mlp: Any, x_ND: torch.Tensor) -> Any:
+            fed_ND, routing = feed(self, mlp, x_ND)
+            return (fed_ND if routing is None else fed_ND * 1.1), routing
 
-    patch.setattr(DeepSeekMoE, "forward", faulty)
+        patch.setattr(form, "feed", faulty)
+
+    louder(Plain)
+    louder(Compiled)
 
 
 DISAGREEMENTS = [

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from seekling.model import ops as ops_module
 from seekling.model.attention import GroupedQueryAttention
 from seekling.model.config import ModelConfig
 from seekling.model.decoder import Decoder
@@ -163,8 +164,9 @@ def routed(seed: int) -> ModelConfig:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_experts_are_chosen_weighed_and_asked_as_torch_does(seed: int) -> None:
+def test_experts_are_chosen_weighed_and_asked_as_torch_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng, config = Random(seed), routed(seed)
+    monkeypatch.setattr(ops_module, "FEW_ROWS", 10**6)
     mlp = build(config).blocks[0].mlp
     x_ND = torch.randn(rng.choice([1, 2, 5, 33]), config.hidden_size, generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():

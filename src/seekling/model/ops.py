@@ -20,6 +20,9 @@ from seekling.model.layers import RMSNorm, SwiGLU, rotate_half, rotate_interleav
 from seekling.model.moe import DeepSeekMoE, Routing
 from seekling.model.pages import SLOTS, Chunk, Layer
 
+FEW_ROWS = 24
+"""Rows an expert has, in the mean, up to which a kernel is faster than a library's product."""
+
 
 @dataclass(frozen=True, slots=True)
 class Heads:
@@ -244,7 +247,8 @@ class Compiled:
     def feed(self, mlp: SwiGLU | DeepSeekMoE, x_ND: Tensor) -> tuple[Tensor, Routing | None]:
         if not isinstance(mlp, DeepSeekMoE):
             return self._gated(mlp, x_ND), None
-        if mlp.gate_up_adapter is not None or mlp.down_adapter is not None:
+        is_long = len(x_ND) * mlp.config.num_experts_per_tok > FEW_ROWS * len(mlp.down_proj)
+        if is_long or mlp.gate_up_adapter is not None or mlp.down_adapter is not None:
             fed_ND, routing = mlp(x_ND)
             return fed_ND, routing
         scores_NE = mlp.gate(x_ND)

@@ -60,6 +60,27 @@ def grpo_step(found: Result) -> Table:
     return ["", "a step", "tokens said", "of the floor's speed", "times as fast as TRL"], rows
 
 
+def decode(found: Result) -> Table:
+    """Tokens a second of sampling, beside the peer and beside the same arithmetic without an engine."""
+    rows = []
+    for row in found["rows"]:
+        speed = row["tokens_per_s"]
+        rows.append([
+            row["model"], row["dtype"], str(row["batch"]), f"{speed['seekling']:,.0f}", f"{speed['transformers']:,.0f}",
+            f"{row['times_transformers']:.2f}", f"{row['share_of_bare']:.0%}", f"{row['share_of_floor']:.1%}",
+        ])  # fmt: skip
+    return [
+        "shape",
+        "precision",
+        "rows",
+        "tokens/s",
+        "transformers",
+        "times as fast",
+        "of the bare step",
+        "of the floor",
+    ], rows
+
+
 def parallel(found: Result) -> Table:
     """Tokens a second of every arm, and against one process."""
     names = {"one": "one process", "lanes": "one process, two lanes", "two": "two processes",

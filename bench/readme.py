@@ -29,6 +29,7 @@ RESULT = ROOT / "bench/results/zero-tiny.json"
 DOCUMENTS = (
     "README.md",
     "docs/figures.md",
+    "docs/engine.md",
     "docs/manifest.md",
     "docs/models.md",
     "docs/sandbox.md",
@@ -552,6 +553,7 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "memory": learning("memory", learning_tables.memory, learning_tables.about_memory),
     "fit": learning("fit", learning_tables.fit, learning_tables.about_fit),
     "grpo-step": learning("grpo-step", learning_tables.grpo_step),
+    "decode": learning("decode", learning_tables.decode),
     "parallel": learning("parallel", learning_tables.parallel),
     "mutants": learning("mutants", learning_tables.mutants),
     "families": families,

@@ -19,7 +19,7 @@ def shown(name: str, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
     return page
 
 
-@pytest.mark.parametrize("name", ["memory", "fit", "grpo-step", "parallel", "mutants"])
+@pytest.mark.parametrize("name", ["memory", "fit", "grpo-step", "decode", "parallel", "mutants"])
 def test_without_a_result_file_it_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readme, "result_of", lambda asked: None)
     assert readme.BLOCKS[name](None) == readme.NONE_YET
@@ -30,6 +30,16 @@ def test_memory_is_told_against_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = {"rollouts": 8, "prompt": 64, "said": 448, "vocab": 1000, "width": 64}
     page = shown("memory", {"forms": forms, "shape": shape}, monkeypatch)
     assert "| TRL | 3 MiB | 3.0 | 4.0 s |" in page and "4,096 tokens over a vocabulary of 1,000" in page
+
+
+def test_sampling_is_told_beside_its_peer_the_bare_step_and_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    speed = {"seekling": 6700.4, "transformers": 2981.9}
+    row = {
+        "model": "qwen3", "dtype": "bfloat16", "batch": 64, "tokens_per_s": speed,
+        "times_transformers": 2.25, "share_of_bare": 1.013, "share_of_floor": 0.0934,
+    }  # fmt: skip
+    page = shown("decode", {"rows": [row]}, monkeypatch)
+    assert "| qwen3 | bfloat16 | 64 | 6,700 | 2,982 | 2.25 | 101% | 9.3% |" in page
 
 
 def test_a_step_is_compared_with_the_peer_of_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,13 @@ def test_a_compiler_that_hangs_is_left(fresh: Path, monkeypatch: pytest.MonkeyPa
         kernels.built("bfloat16")
 
 
+def test_nothing_is_loaded_from_where_others_can_write(fresh: Path) -> None:
+    fresh.mkdir(parents=True)
+    fresh.chmod(0o777)
+    with pytest.raises(kernels.NoKernels, match="not this user's alone"):
+        kernels.built("float32")
+
+
 def test_they_can_be_asked_to_stay_away(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEKLING_KERNELS", "off")
     assert kernels.library("float32") is None

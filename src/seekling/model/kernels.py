@@ -69,7 +69,7 @@ def built(dtype: str) -> ctypes.CDLL:
     if dtype not in known:
         try:
             known[dtype] = _load(_file(dtype))
-        except (NoKernels, OSError, subprocess.SubprocessError) as error:
+        except (NoKernels, OSError, RuntimeError, subprocess.SubprocessError) as error:
             known[dtype] = str(error)
     found = known[dtype]
     if isinstance(found, str):
@@ -89,14 +89,22 @@ def _file(dtype: str) -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, timeout=LONGEST_BUILD_S, check=False).stdout
     parts = [SOURCE.read_bytes(), repr(flags).encode(), version, _cpu().encode()]
     target = _folder() / f"{hashlib.sha256(b'|'.join(parts)).hexdigest()[:24]}.so"
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _refuse_shared(target.parent)
     if not target.exists():
         _build([compiler, *flags, str(SOURCE), "-lm"], target)
     return target
 
 
+def _refuse_shared(folder: Path) -> None:
+    """Raises NoKernels where somebody else could have put a library of theirs."""
+    told = folder.stat()
+    if told.st_uid != os.geteuid() or told.st_mode & 0o022:
+        raise NoKernels(f"{folder} is not this user's alone to write to")
+
+
 def _build(command: list[str], target: Path) -> None:
     """Compile beside the target and rename: two processes may build at once, and one may be killed."""
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         made = Path(scratch) / target.name
         told = subprocess.run(

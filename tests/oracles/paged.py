@@ -8,14 +8,14 @@ import torch
 
 from seekling.model.config import ModelConfig
 from seekling.model.ops import Ops, Plain
-from seekling.model.pages import SLOTS, Chunk, Pages
+from seekling.model.pages import SLOTS, Chunk, Pages, pages_for
 
 PLAIN: Ops = Plain()
 
 
 def pool(config: ModelConfig, rows: int, room: int, dtype: torch.dtype = torch.float32) -> tuple[Pages, torch.Tensor]:
     """Pages for ``rows`` texts of ``room`` tokens, and their tables, the pages of a row not side by side."""
-    width = -(-room // SLOTS)
+    width = pages_for(room)
     pages = Pages(config, rows * width, dtype=dtype, device=torch.device("cpu"))
     return pages, torch.arange(rows * width).view(width, rows).T.flip(0).contiguous()
 

@@ -16,9 +16,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Nothing built, in a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("SEEKLING_KERNELS", raising=False)
-    kernels._state.cache_clear()
+    kernels._found.cache_clear()
     yield tmp_path / "seekling" / "kernels"
-    kernels._state.cache_clear()
+    kernels._found.cache_clear()
 
 
 def compiler(folder: Path, script: str) -> None:
@@ -33,7 +33,7 @@ def test_a_build_is_kept_for_the_next_process(fresh: Path, monkeypatch: pytest.M
     assert kernels.library("float32") is not None and kernels.told() == "compiled"
     (built,) = fresh.glob("*.so")
     assert fresh.stat().st_mode & 0o077 == 0, "others could put their own there"
-    kernels._state.cache_clear()
+    kernels._found.cache_clear()
     monkeypatch.setattr(kernels, "_build", lambda *_: pytest.fail("built again"))
     assert kernels.library("float32") is not None
     assert list(fresh.iterdir()) == [built], "no scratch is left"

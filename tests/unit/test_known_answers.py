@@ -42,7 +42,7 @@ def test_every_answer_is_written_down_and_no_other() -> None:
     assert set(OBJECTIVES) <= {name.removeprefix("learning: objective ") for name in answers.figures()}
 
 
-def test_the_number_of_threads_and_the_default_type_change_no_answer() -> None:
+def test_the_number_of_threads_changes_no_answer() -> None:
     before = answers.figures().copy()
     answers.figures.cache_clear()
     threads = torch.get_num_threads()
@@ -90,7 +90,7 @@ def test_an_answer_that_is_no_number_is_off(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(figure == float("inf") for figure in told().values())
 
 
-def faults(patch: pytest.MonkeyPatch) -> None:
+def mirrored(patch: pytest.MonkeyPatch) -> None:
     draw = engine_batch.draw
     patch.setattr(engine_batch, "draw", lambda logp, uniform: draw(logp, 1 - uniform))
 
@@ -100,7 +100,7 @@ def cool(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(engine_batch, "distribution", lambda logits, s: drawn(logits, Sampling(temperature=0.9)))
 
 
-@pytest.mark.parametrize("plant", [faults, cool])
+@pytest.mark.parametrize("plant", [mirrored, cool])
 def test_another_sampler_is_heard(plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     figures = told()

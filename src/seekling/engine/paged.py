@@ -17,7 +17,7 @@ from seekling.engine.paging import NoPages, Paging
 from seekling.errors import UserError
 from seekling.model.decoder import Decoder
 from seekling.model.ops import ops_for
-from seekling.model.pages import SLOTS, Chunk, Pages
+from seekling.model.pages import SLOTS, Chunk, Pages, pages_for
 
 READ_AT_ONCE = 2048
 """Tokens of waiting texts that one pass reads."""
@@ -54,6 +54,7 @@ class Paged(Batch):
         self, model: Decoder, requests: Sequence[Request], sampling: Sampling, stop_tokens: Sequence[int]
     ) -> None:
         super().__init__(model, requests, sampling, stop_tokens)
+        refuse_small_cache(sampling.cache_tokens, self.room)
         weight, slots, width = model.embed_tokens.weight, len(self.owner), pages_for(self.room)
         self.ops = ops_for(weight.dtype, self.device)
         # Rows, texts that wait for theirs, and a page each to begin with.
@@ -71,7 +72,6 @@ class Paged(Batch):
         self.entering: list[_Text] = []  # what the next requests begin with
         self.suspended: dict[int, _Said] = {}
         self.num_read_tokens = 0  # of texts
-        refuse_small_cache(requests, sampling, model.config.max_position_embeddings)
         for request in range(len(requests)):
             self._want(request)
 
@@ -293,17 +293,10 @@ class Paged(Batch):
         return hidden.states_BTD
 
 
-def refuse_small_cache(requests: Sequence[Request], sampling: Sampling, context: int) -> None:
-    """Raises UserError when a request would not fit into the cache were it alone."""
-    longest = max((len(request.prompt) for request in requests), default=0)
-    room = min(context, longest + sampling.max_tokens)
-    if sampling.cache_tokens and sampling.cache_tokens // SLOTS <= pages_for(room):
+def refuse_small_cache(cache_tokens: int, room: int) -> None:
+    """Raises UserError where a request of ``room`` tokens would not fit into the cache were it alone; 0 bounds none."""
+    if cache_tokens and cache_tokens // SLOTS <= pages_for(room):
         raise UserError(
-            f"a cache of {sampling.cache_tokens} tokens is too small for one request of {room}",
+            f"a cache of {cache_tokens} tokens is too small for one request of {room}",
             next_step=f"Set sampling.cache_tokens to at least {SLOTS * (pages_for(room) + 1)}, or to 0.",
         )
-
-
-def pages_for(tokens: int) -> int:
-    """Pages that so many tokens fill, the last one in part."""
-    return -(-tokens // SLOTS)

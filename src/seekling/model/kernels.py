@@ -58,23 +58,21 @@ def library(dtype: str) -> ctypes.CDLL | None:
         return None
 
 
-@cache
-def _state() -> dict[str, ctypes.CDLL | str]:
-    return {}
-
-
 def built(dtype: str) -> ctypes.CDLL:
     """The kernels for a model held in ``dtype``. Raises NoKernels, which says why there are none."""
-    known = _state()
-    if dtype not in known:
-        try:
-            known[dtype] = _load(_file(dtype))
-        except (NoKernels, OSError, RuntimeError, subprocess.SubprocessError) as error:
-            known[dtype] = str(error)
-    found = known[dtype]
+    found = _found(dtype)
     if isinstance(found, str):
         raise NoKernels(found)
     return found
+
+
+@cache
+def _found(dtype: str) -> ctypes.CDLL | str:
+    """The library, or why there is none: looked for once a process."""
+    try:
+        return _load(_file(dtype))
+    except (NoKernels, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        return str(error)
 
 
 def _file(dtype: str) -> Path:

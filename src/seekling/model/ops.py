@@ -18,7 +18,7 @@ from torch import Tensor
 from seekling.model.kernels import library
 from seekling.model.layers import RMSNorm, SwiGLU, rotate_half, rotate_interleaved, wide
 from seekling.model.moe import DeepSeekMoE, Routing
-from seekling.model.pages import SLOTS, Chunk, Layer
+from seekling.model.pages import SLOTS, Chunk, Layer, pages_for
 
 FEW_ROWS = 24
 """Rows an expert has, in the mean, up to which a kernel is faster than a library's product."""
@@ -137,7 +137,7 @@ class Plain:
 
 def _used(chunk: Chunk) -> Tensor:
     """The pages that anyone has filled after this pass: [B, P]. A row's table beyond its own names any page."""
-    return chunk.tables_BP[:, : -(-chunk.most // SLOTS)]
+    return chunk.tables_BP[:, : pages_for(chunk.most)]
 
 
 def _rows(x: Tensor, chunk: Chunk) -> Tensor:
@@ -249,8 +249,7 @@ class Compiled:
             return self._gated(mlp, x_ND), None
         is_long = len(x_ND) * mlp.config.num_experts_per_tok > FEW_ROWS * len(mlp.down_proj)
         if is_long or mlp.gate_up_adapter is not None or mlp.down_adapter is not None:
-            fed_ND, routing = mlp(x_ND)
-            return fed_ND, routing
+            return Plain().feed(mlp, x_ND)
         scores_NE = mlp.gate(x_ND)
         chosen_NA, weights_NA = self._choose(mlp, scores_NE)
         out_ND, (_, width, hidden) = torch.empty_like(x_ND), mlp.down_proj.shape

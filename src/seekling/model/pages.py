@@ -18,6 +18,11 @@ SLOTS = 16
 """Tokens of a page: one vector of scores (kernels.c)."""
 
 
+def pages_for(tokens: int) -> int:
+    """Pages that so many tokens fill, the last one in part."""
+    return -(-tokens // SLOTS)
+
+
 Layer = tuple[Tensor, ...]
 """One layer's pages."""
 

@@ -31,7 +31,7 @@ from seekling.model.config import ModelConfig
 from seekling.model.count import flops_per_token
 from seekling.model.decoder import Decoder
 from seekling.model.ops import ops_for
-from seekling.model.pages import SLOTS, Chunk, Pages
+from seekling.model.pages import Chunk, Pages, pages_for
 from seekling.model.weights import load_model, save_model
 from seekling.plan.machine import machine
 from seekling.runlog.files import write_json
@@ -132,17 +132,14 @@ def bare(folder: Path, dtype: str, batch: int, rounds: int) -> list[float]:
     """Seconds of the same tokens through the model alone: one pass of prompts, then a step a token, and logits."""
     torch.set_num_threads(machine().cores)
     model = load_model(folder, dtype=getattr(torch, dtype))
-    ops, width = ops_for(getattr(torch, dtype), torch.device("cpu")), -(-(PROMPT + NEW) // SLOTS)
+    ops, width = ops_for(getattr(torch, dtype), torch.device("cpu")), pages_for(PROMPT + NEW)
     tables, rows = torch.arange(batch * width).view(batch, width), torch.arange(batch)
     asked, seconds = torch.tensor(prompts(batch)), []
 
     def chunk(tokens_BT: torch.Tensor, start: int) -> Chunk:
         count = tokens_BT.shape[1]
         positions_N = torch.arange(start, start + count).repeat(batch)
-        rows_N = rows.repeat_interleave(count)
-        places_N = tables[rows_N, positions_N // SLOTS] * SLOTS + positions_N % SLOTS
-        starts = torch.arange(batch + 1) * count
-        return Chunk(tokens_BT.flatten(), positions_N, places_N, rows_N, starts, tables, start + count)
+        return Chunk.of(tokens_BT.flatten(), positions_N, rows.repeat_interleave(count), tables, torch.device("cpu"))
 
     with torch.inference_mode():
         for _ in range(rounds + 1):

@@ -8,7 +8,7 @@ import torch
 
 from seekling.model.config import ModelConfig
 from seekling.model.ops import Ops, Plain
-from seekling.model.pages import SLOTS, Chunk, Pages, pages_for
+from seekling.model.pages import Chunk, Pages, pages_for
 
 PLAIN: Ops = Plain()
 
@@ -24,8 +24,6 @@ def chunk_of(texts: Sequence[Sequence[int]], before: Sequence[int], tables_BP: t
     """New tokens of each row behind the ``before`` it has."""
     counts = torch.tensor([len(text) for text in texts])
     rows_N = torch.arange(len(texts)).repeat_interleave(counts)
-    starts = torch.cat((torch.zeros(1, dtype=torch.long), counts.cumsum(0)))
-    positions_N = torch.arange(len(rows_N)) - starts[rows_N] + torch.tensor(before)[rows_N]
-    places_N = tables_BP[rows_N, positions_N // SLOTS] * SLOTS + positions_N % SLOTS
+    positions_N = torch.cat([torch.arange(len(text)) + start for text, start in zip(texts, before, strict=True)])
     tokens_N = torch.tensor([token for text in texts for token in text])
-    return Chunk(tokens_N, positions_N, places_N, rows_N, starts, tables_BP, int(positions_N.max()) + 1)
+    return Chunk.of(tokens_N, positions_N, rows_N, tables_BP, torch.device("cpu"))

@@ -277,19 +277,12 @@ class Paged(Batch):
         tables_BP: NDArray[np.int64],
     ) -> Tensor:
         """Read tokens into the pages of their rows: states [N, D]."""
-        most = int(positions_N.max()) + 1
-        tables_BP = np.ascontiguousarray(tables_BP[:, : pages_for(most)])
-        places_N = tables_BP[rows_N, positions_N // SLOTS] * SLOTS + positions_N % SLOTS
-        starts = np.searchsorted(rows_N, np.arange(len(tables_BP) + 1))
-        on = self.device
-        chunk = Chunk(
-            torch.from_numpy(tokens_N).to(on), torch.from_numpy(positions_N).to(on), torch.from_numpy(places_N).to(on),
-            torch.from_numpy(rows_N).to(on), torch.from_numpy(starts).to(on), torch.from_numpy(tables_BP).to(on), most,
-        )  # fmt: skip
+        tokens, positions, rows, tables = map(torch.from_numpy, (tokens_N, positions_N, rows_N, tables_BP))
+        chunk = Chunk.of(tokens, positions, rows, tables, self.device)
         hidden = self.model.extend(chunk, self.pages, self.ops)
         if hidden.routings:
             chosen_NLA = torch.stack([routing.chosen_NA for routing in hidden.routings], 1)
-            self.routes.reshape(-1, *self.routes.shape[2:])[places_N] = chosen_NLA.cpu().numpy()
+            self.routes.reshape(-1, *self.routes.shape[2:])[chunk.places_N.cpu().numpy()] = chosen_NLA.cpu().numpy()
         return hidden.states_BTD
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from seekling.model.kernels import library
 from seekling.model.layers import RMSNorm, SwiGLU, rotate_half, rotate_interleaved, wide
 from seekling.model.moe import DeepSeekMoE, Routing
-from seekling.model.pages import SLOTS, Chunk, Layer, pages_for
+from seekling.model.pages import SLOTS, Chunk, Layer
 
 FEW_ROWS = 24
 """Rows an expert has, in the mean, up to which a kernel is faster than a library's product."""
@@ -100,7 +100,7 @@ class Plain:
         page_N, slot_N = chunk.places_N // SLOTS, chunk.places_N % SLOTS
         keys_RJKS[page_N, :, :, slot_N] = k_NJK
         values_RJSK[page_N, :, slot_N] = v_NJK
-        tables_BP, group = _used(chunk), shape.heads // shape.kv_heads
+        tables_BP, group = chunk.tables_BP, shape.heads // shape.kv_heads
         k_BJKT = keys_RJKS[tables_BP].permute(0, 2, 3, 1, 4).flatten(3)
         v_BJTK = values_RJSK[tables_BP].transpose(1, 2).flatten(2, 3)
         q_BJMK = (_rows(q_NHK, chunk) * shape.scale).unflatten(2, (shape.kv_heads, group)).permute(0, 2, 1, 3, 4)
@@ -122,7 +122,7 @@ class Plain:
         return torch.cat((nope_NHK, rotate(rope_NHR, turn_NR.unsqueeze(1))), -1)
 
     def attend_mla(self, absorbed_HNC: Tensor, q_NHK: Tensor, shape: Heads, chunk: Chunk, pages: Layer) -> Tensor:
-        latents_BTW, width = pages[0][_used(chunk)].flatten(1, 2), absorbed_HNC.shape[-1]
+        latents_BTW, width = pages[0][chunk.tables_BP].flatten(1, 2), absorbed_HNC.shape[-1]
         asked_NHW = torch.cat((absorbed_HNC.transpose(0, 1), q_NHK[..., q_NHK.shape[-1] - shape.rotary :]), -1)
         asked_BMW = _rows(asked_NHW, chunk).flatten(1, 2)
         scores_BMHT = torch.matmul(asked_BMW, latents_BTW.mT).unflatten(1, (-1, shape.heads)) * shape.scale
@@ -133,11 +133,6 @@ class Plain:
 
     def feed(self, mlp: SwiGLU | DeepSeekMoE, x_ND: Tensor) -> tuple[Tensor, Routing | None]:
         return mlp(x_ND) if isinstance(mlp, DeepSeekMoE) else (mlp(x_ND), None)
-
-
-def _used(chunk: Chunk) -> Tensor:
-    """The pages that anyone has filled after this pass: [B, P]. A row's table beyond its own names any page."""
-    return chunk.tables_BP[:, : pages_for(chunk.most)]
 
 
 def _rows(x: Tensor, chunk: Chunk) -> Tensor:

@@ -78,8 +78,8 @@ class Chunk:
     """Tokens that one pass reads, those of a row (a request) side by side and in order; int64 all.
 
     ``tokens_N`` ids, ``positions_N`` in their texts, ``places_N`` where their entries go (page * SLOTS + slot),
-    ``rows_N`` the row of each; ``starts`` [B+1] where rows begin, ``tables_BP`` the pages of each row, and ``most``
-    how many tokens the longest row has after this pass.
+    ``rows_N`` the row of each; ``starts`` [B+1] where rows begin, ``tables_BP`` the pages of each row, as many as the
+    longest has filled after this pass.
     """
 
     tokens_N: Tensor
@@ -88,4 +88,13 @@ class Chunk:
     rows_N: Tensor
     starts: Tensor
     tables_BP: Tensor
-    most: int
+
+    @classmethod
+    def of(
+        cls, tokens_N: Tensor, positions_N: Tensor, rows_N: Tensor, tables_BP: Tensor, device: torch.device
+    ) -> Chunk:
+        """Lay out tokens by their rows' tables. What is given is int64 on the CPU; what is made is on ``device``."""
+        tables_BP = tables_BP[:, : pages_for(int(positions_N.max()) + 1)].contiguous()
+        places_N = tables_BP[rows_N, positions_N // SLOTS] * SLOTS + positions_N % SLOTS
+        starts = torch.searchsorted(rows_N, torch.arange(len(tables_BP) + 1))
+        return cls(*(x.to(device) for x in (tokens_N, positions_N, places_N, rows_N, starts, tables_BP)))

@@ -90,6 +90,11 @@ class Work:
         return FLOAT if self.place == "cpu" else self.computed
 
     @property
+    def spoken(self) -> int:
+        """Bytes of a number of what is sampled from: in fewer bits a copy, but not beside adapters."""
+        return self.held if self.adapted else min(self.held, self.computed)
+
+    @property
     def slices(self) -> int:
         """How many slices a step really has."""
         return max(1, min(self.passes, self.rows))
@@ -157,11 +162,7 @@ def _resting(work: Work) -> Parts:
     """What stands all the time: a sampler in fewer bits has weights of its own."""
     of_muon = {name: shape for name, shape in work.trained.items() if name in work.muon}
     states = FLOAT * (2 * numbers(work.trained) - numbers(of_muon))
-    spoken = (
-        work.computed * numbers(work.parameters)
-        if work.sampled and not work.adapted and work.computed < work.held
-        else 0
-    )
+    spoken = work.spoken * numbers(work.parameters) if work.sampled and work.spoken < work.held else 0
     parts = {"weights": _weights(work) + spoken, "optimizer states": float(states)}
     return parts | ({"reference": float(FLOAT * numbers(work.trained))} if work.referenced and not work.adapted else {})
 
@@ -245,7 +246,7 @@ def _sampling(work: Work, sampled: Sampled) -> Parts:
     """The cache, one layer of it again where attention copies it together, and what the vocabulary asks for."""
     c, s = work.config, sampled
     room, prompt = (PAGE * math.ceil(tokens / PAGE) for tokens in (s.room, s.prompt))
-    token = c.cache_width * work.held
+    token = c.cache_width * work.spoken
     layer = 0 if work.compiled else s.slots * room * token
     cache = (s.slots * room + s.prompts * prompt) * token * c.num_hidden_layers
     reading = min(s.prompts * s.prompt, READ_AT_ONCE) * _inference(c) * FLOAT

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from seekling.errors import UserError
 from seekling.learn.config import Adapter
+from seekling.model import kernels
 from seekling.model.config import ModelConfig
 from seekling.model.exchange import config_from
-from seekling.model.kernels import c_compiler
 from seekling.model.parameters import Shape, adapter_shapes, matching, shapes, told
 from seekling.plan.fit import FLOAT, Prediction, Sampled, Work, predict
 from seekling.recipes.config import Grpo, Import, Preferences, Pretrain, Sft, StageSettings, Trained
@@ -152,7 +152,7 @@ def work_of(stage: Trained, config: ModelConfig, dtype: str, place: Place) -> Wo
         ahead=isinstance(stage, Pretrain) and bool(stage.mtp_weight and config.num_nextn_predict_layers),
         referenced=isinstance(stage, Grpo) or stage.kind == "dpo", draws_weights=isinstance(stage, Pretrain),
         sampled=sampled_by(stage, config, place) if isinstance(stage, Grpo) and stage.sampler == "engine" else None,
-        compiled=place.kind == "cpu" and c_compiler() is not None,
+        compiled=place.kind == "cpu" and kernels.told() == "compiled",
         place=place.kind, returns=place.returns or stage.packing.checkpoint_activations,
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ import typer
 import seekling
 from bench import readme
 from seekling.cli.main import app
+from seekling.engine.rules import Rule
 from seekling.model.ops import Ops
 from seekling.recipes.manifest import load_manifest
 
@@ -206,7 +207,9 @@ def public(body: list[ast.stmt]) -> Iterator[tuple[ast.ClassDef | None, Function
 
 def test_everything_public_has_a_docstring() -> None:
     """A layer's ``forward`` and ``extend`` are what the layer's class says, and operations what their protocol says."""
-    told_by_class = {"forward", "extend"} | {name for name in vars(Ops) if not name.startswith("_")}
+    told_by_class = {"forward", "extend"} | {
+        name for kind in (Ops, Rule) for name in vars(kind) if not name.startswith("_")
+    }
     missing = [
         f"{place(file, node)} {node.name}"
         for file in FILES

@@ -11,7 +11,7 @@ import torch
 
 from seekling.engine import paged
 from seekling.engine.config import Sampling
-from seekling.engine.engine import Completion, Engine, Request
+from seekling.engine.engine import Banned, Completion, Engine, Request
 from seekling.engine.sampler import seed_of
 from seekling.errors import UserError
 from seekling.learn.update import token_logps
@@ -140,11 +140,7 @@ def test_a_groups_prompt_is_computed_once() -> None:
     model = build(SHAPES["v3"])
     prompts = [tuple(text(9, 1)), tuple(text(4, 2))]
     requests = [Request(prompt, seed) for seed in range(16) for prompt in prompts]
-    batch = paged.Paged(model, requests, Sampling(max_tokens=5, max_rows=6), (STOP,))
-    with torch.inference_mode():
-        while batch.busy():
-            batch.admit()
-            batch.step()
+    batch, _ = batch_of(model, requests, Sampling(max_tokens=5, max_rows=6))
     assert batch.num_read_tokens == 9 + 4
 
 
@@ -162,9 +158,9 @@ def test_finished_rows_leave_and_waiting_ones_take_their_place(monkeypatch: pyte
     rows: list[int] = []
     decode = paged.Paged._decode
 
-    def counted(self: paged.Paged, tokens: np.ndarray) -> None:
-        rows.append(int((self.owner >= 0).sum()))
-        decode(self, tokens)
+    def counted(self: paged.Paged, running: np.ndarray) -> None:
+        rows.append(len(running))
+        decode(self, running)
 
     monkeypatch.setattr(paged.Paged, "_decode", counted)
     completions = Engine(model, STOP).generate(requests, sampling)
@@ -251,8 +247,8 @@ def test_no_requests_no_completions() -> None:
 def test_a_banned_token_is_never_said_and_the_others_share_its_probability() -> None:
     model = build(SHAPES["v3"])
     prompt, banned = tuple(text(5)), tuple(range(0, V, 2))
-    requests = [Request(prompt, seed, lambda said: banned) for seed in range(8)]
-    requests += [Request(prompt, seed, lambda said: ()) for seed in range(8)] + [Request(prompt, 3)]
+    requests = [Request(prompt, seed, rules=(Banned(lambda said: banned),)) for seed in range(8)]
+    requests += [Request(prompt, seed, rules=(Banned(lambda said: ()),)) for seed in range(8)] + [Request(prompt, 3)]
     said = Engine(model, STOP).generate(requests, Sampling(max_tokens=8))
     assert not {token for s in said[:8] for token in s.tokens} & set(banned)
     assert {token for s in said[8:] for token in s.tokens} & set(banned), "a ban is its request's own"
@@ -270,7 +266,9 @@ def test_a_ban_sees_what_was_said_so_far() -> None:
     def no_repeats(said: Sequence[int]) -> set[int]:
         return others | set(said) | (set() if len(said) == 4 else {STOP})
 
-    said = Engine(model, STOP).generate([Request(tuple(text(5)), s, no_repeats) for s in range(6)], Sampling())
+    said = Engine(model, STOP).generate(
+        [Request(tuple(text(5)), s, rules=(Banned(no_repeats),)) for s in range(6)], Sampling()
+    )
     assert all(sorted(s.tokens[:4]) == [5, 6, 7, 8] and s.tokens[4:] == (STOP,) for s in said)
 
 
@@ -325,13 +323,16 @@ def long_ask(count: int, *, prompts: int = 4) -> list[Request]:
     ]
 
 
-def batch_of(model: Decoder, requests: Sequence[Request], sampling: Sampling) -> tuple[paged.Paged, list[Completion]]:
+def batch_of(
+    model: Decoder, requests: Sequence[Request], sampling: Sampling, stops: Sequence[int] = (STOP,)
+) -> tuple[paged.Paged, list[Completion]]:
     """A batch that has run to its end, and what was said."""
-    batch, found = paged.Paged(model, requests, sampling, (STOP,)), {}
+    batch, found = paged.Paged(model, sampling, stops), {}
     with torch.inference_mode():
+        for request in requests:
+            batch.add(request)
         while batch.busy():
-            batch.admit()
-            found |= dict(batch.step())
+            found |= dict(batch.advance())
     return batch, [found[place] for place in range(len(requests))]
 
 
@@ -377,11 +378,7 @@ def test_a_conversation_is_read_from_where_it_had_come_to() -> None:
     sampling = Sampling(max_tokens=20, max_rows=1)
     (said,) = Engine(model, ()).generate([first], sampling)
     then = Request((*first.prompt, *said.tokens, 9, 9), 5)
-    batch = paged.Paged(model, [first, then], sampling, ())
-    with torch.inference_mode():
-        while batch.busy():
-            batch.admit()
-            batch.step()
+    batch, _ = batch_of(model, [first, then], sampling, stops=())
     assert batch.num_read_tokens == 14 + len(then.prompt) - 32
 
 
@@ -393,7 +390,7 @@ def test_a_group_of_sixteen_reads_its_long_prompt_once() -> None:
 
 
 def test_a_cache_too_small_for_one_request_is_a_letter_before_anything_runs() -> None:
-    with pytest.raises(UserError, match=r"cache of 32 tokens is too small for one request of 31[\s\S]*at least 48"):
+    with pytest.raises(UserError, match=r"cache of 32 tokens is too small for one request of 29[\s\S]*at least 48"):
         Engine(build(SHAPES["v3"]), STOP).generate(long_ask(4), Sampling(max_tokens=8, cache_tokens=32))
 
 

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from seekling.engine.config import Sampling
-from seekling.engine.engine import Completion, Engine, Request
+from seekling.engine.engine import Banned, Completion, Engine, Inserted, Request
 from seekling.engine.foreign import ForeignEngine, engine_for
 from seekling.engine.sampler import seed_of
 from seekling.errors import UserError
@@ -295,7 +295,7 @@ def test_a_stream_and_its_tokens_are_those_of_the_whole() -> None:
 
 def test_a_banned_token_is_never_said() -> None:
     model, banned = foreign("gpt2"), tuple(range(0, V, 2))
-    requests = [Request(tuple(text(5)), seed, (lambda said: banned) if seed < 8 else None) for seed in range(16)]
+    requests = [Request(tuple(text(5)), seed, rules=(Banned(lambda said: banned),) * (seed < 8)) for seed in range(16)]
     said = ForeignEngine(model, STOP).generate(requests, Sampling(max_tokens=8))
     assert not {token for s in said[:8] for token in s.tokens} & set(banned)
     assert {token for s in said[8:] for token in s.tokens} & set(banned)
@@ -457,3 +457,29 @@ def test_a_checkpoint_restores_model_and_optimizer_to_the_bit(kind: str, tmp_pat
     assert restore(tmp_path, resumed, others, warn=pytest.fail) == 2
     again = trained(resumed, range(2, 4), others)
     assert all(torch.equal(tensor, again[name]) for name, tensor in straight.items())
+
+
+def test_nothing_is_guessed_ahead_nor_inserted_nor_told_of_a_prompt() -> None:
+    engine, inserted = ForeignEngine(foreign("gpt2"), STOP), Inserted((0,), torch.ones(1, 24))
+    with pytest.raises(UserError, match="cannot be guessed ahead"):
+        engine.generate(ask(1), Sampling(drafts=1))
+    for request in (Request((1, 2), 0, inserted=inserted), Request((1, 2), 0, likeliest=1, tell_prompt=True)):
+        with pytest.raises(UserError, match="takes no vectors in a prompt"):
+            engine.generate([request], Sampling(max_tokens=2))
+
+
+def test_a_wave_holds_requests_of_many_wishes() -> None:
+    """Each as it would be said alone: how it is drawn, how long, what is banned, what is told."""
+    model = foreign("gpt2").double()
+    wishes = [
+        Request((4, 5, 6), 1), Request((4, 5, 6), 2, Sampling(temperature=0, max_tokens=3)),
+        Request((7, 8, 9), 3, Sampling(top_k=2, max_tokens=12)),
+        Request((7, 8, 9), 4, rules=(Banned(lambda said: range(20)),)), Request((1, 2, 3), 5, likeliest=2),
+    ]  # fmt: skip
+    together = ForeignEngine(model, STOP).generate(wishes, Sampling(max_tokens=8))
+    for said, wish in zip(together, wishes, strict=True):
+        (alone_,) = ForeignEngine(model, STOP).generate([wish], Sampling(max_tokens=8))
+        assert said.tokens == alone_.tokens
+        np.testing.assert_allclose(said.logps, alone_.logps, rtol=0, atol=1e-6)
+    assert len(together[1].tokens) <= 3 and min(together[3].tokens) >= 20
+    assert together[4].told is not None and together[4].told.ids.shape == (len(together[4].tokens), 2)

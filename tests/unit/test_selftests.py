@@ -23,8 +23,8 @@ from seekling.model.config import ModelConfig
 from seekling.model.decoder import Decoder, Hidden
 from seekling.model.layers import Linear
 from seekling.model.lora import LowRank, adapters, add_adapters, merged
-from seekling.model.ops import Compiled, Ops, Plain
-from seekling.model.pages import Chunk, Pages
+from seekling.model.ops import Compiled, Plain
+from seekling.model.pages import Chunk
 from seekling.records import Kept, Problem, Stop, Verdict
 from seekling.selftests import policies
 from seekling.selftests.outcome import SelfTest, require
@@ -138,9 +138,9 @@ def extends(patch: pytest.MonkeyPatch, change: Callable[[Chunk], Chunk]) -> None
     """Every chunk that goes on from a cache is another one."""
     extend = Decoder.extend
 
-    def faulty(self: Decoder, chunk: Chunk, pages: Pages, ops: Ops) -> Hidden:
+    def faulty(self: Decoder, chunk: Chunk, *given: Any) -> Hidden:
         goes_on = len(chunk.tokens_N) == len(chunk.tables_BP)
-        return extend(self, change(chunk) if goes_on else chunk, pages, ops)
+        return extend(self, change(chunk) if goes_on else chunk, *given)
 
     patch.setattr(Decoder, "extend", faulty)
 
@@ -148,13 +148,13 @@ def extends(patch: pytest.MonkeyPatch, change: Callable[[Chunk], Chunk]) -> None
 def decodes_one_position_off(patch: pytest.MonkeyPatch) -> None:
     """What is turned by a position is turned by the next one's; what is seen stays."""
 
-    def turned(self: Decoder, chunk: Chunk, pages: Pages, ops: Ops) -> Hidden:
+    def turned(self: Decoder, chunk: Chunk, *given: Any) -> Hidden:
         rotary_TR = self.rotary_TR
         self.rotary_TR = (
             rotary_TR.roll(-1, 0).contiguous() if len(chunk.tokens_N) == len(chunk.tables_BP) else rotary_TR
         )
         try:
-            return extend(self, chunk, pages, ops)
+            return extend(self, chunk, *given)
         finally:
             self.rotary_TR = rotary_TR
 

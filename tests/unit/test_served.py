@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 
 from seekling.engine.config import Sampling
-from seekling.engine.engine import Engine, Request
+from seekling.engine.engine import Banned, Engine, Request
 from seekling.errors import UserError
 from seekling.learn.lanes import Lanes
 from seekling.model.config import ModelConfig
@@ -178,7 +178,7 @@ def test_an_answer_that_reaches_the_context_ends_there(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("request_", "sampling", "said"),
     [
-        (Request((5,), 1, ban=lambda said: ()), {}, "cannot be told here which tokens must not come"),
+        (Request((5,), 1, rules=(Banned(lambda said: ()),)), {}, "cannot be told here which tokens must not come"),
         (Request((5,), 1, tell_kept=True), {"top_p": 0.9}, "what a truncated sampler chose among"),
         (Request((5,), 1, tell_kept=True), {"top_k": 129}, "what a truncated sampler chose among"),
         (Request((5,) * 64, 1), {}, "a prompt of 64 tokens does not fit the model's context of 64"),

@@ -17,6 +17,11 @@ class Sampling(Settings):
     top_k: int = Field(0, ge=0, description="keep this many likeliest tokens; 0 keeps all")
     min_p: float = Field(0.0, ge=0, le=1, description="keep tokens at least this likely relative to the likeliest")
     max_tokens: int = Field(64, ge=1, description="longest answer in tokens, the stop token included")
+    drafts: int = runtime(0, ge=0, le=16, description="tokens guessed ahead in each step; 0 guesses none")
+    draft_from: Literal["auto", "model", "text"] = runtime(
+        "auto",
+        description="who guesses: the model's prediction layer or the text so far; auto: the first there is",
+    )
     max_rows: int = runtime(512, ge=1, description="how many rollouts run at once")
     cache_tokens: int = runtime(
         0, ge=0, description="most tokens in the cache; who finds no room begins again later; 0: as many as it takes"

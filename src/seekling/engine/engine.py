@@ -9,14 +9,19 @@ from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
-from seekling.engine.batch import Ban, Batch, Completion, Request
+from seekling.engine.batch import Batch
 from seekling.engine.config import Sampling
 from seekling.engine.paged import Paged
+from seekling.engine.requests import Completion, Finished, Inserted, Likeliest, Request, refuse_long
+from seekling.engine.rules import Ban, Banned, Rule
 from seekling.errors import UserError
 from seekling.model.decoder import Decoder
 from seekling.model.lora import adapters
 
-__all__ = ["Ban", "Completion", "Engine", "Request", "refuse_long"]
+__all__ = [
+    "Ban", "Banned", "Completion", "Engine", "Finished", "Inserted", "Likeliest", "Request", "Rule", "Session",
+    "refuse_long",
+]  # fmt: skip
 
 
 class Engine:
@@ -28,7 +33,7 @@ class Engine:
 
     def __init__(self, model: Decoder, stop_tokens: int | Collection[int], dtype: torch.dtype | None = None) -> None:
         self.stop_tokens = (stop_tokens,) if isinstance(stop_tokens, int) else tuple(stop_tokens)
-        self.dtype, self.model = dtype, model
+        self.dtype, self.model, self.num_loads = dtype, model, 0
         self.load(model)
 
     def load(self, model: Decoder) -> None:
@@ -44,7 +49,8 @@ class Engine:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Sample from what the policy's weights are now. Nothing to do where they are shared."""
+        """Sample from what the policy's weights are now. Nothing to copy where they are shared."""
+        self.num_loads += 1
         if self.model is self.policy:
             return
         there = dict(self.policy.named_parameters())
@@ -63,44 +69,86 @@ class Engine:
     def close(self) -> None:
         """Nothing is sampled any more."""
 
-    @torch.inference_mode()
+    def session(self, sampling: Sampling) -> Session:
+        """Requests that come and go while others run. ``sampling`` is theirs who have none of their own."""
+        return Session(self, self._batch(sampling))
+
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """One completion per request, in order. Raises UserError when a prompt leaves no room for an answer."""
+        """One completion per request, in order. Raises UserError when one of them cannot be answered."""
         return list(_in_order(self.stream(requests, sampling), len(requests)))
 
-    @torch.inference_mode()
     def stream(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         """(index, completion) as they finish."""
-        batch = self._batch(requests, sampling)
-        while batch.busy():
-            batch.admit()
-            yield from batch.step()
+        session = self._asked(requests, sampling)
+        while session.busy():
+            for index, said in session.advance():
+                if isinstance(said, UserError):
+                    raise said
+                yield index, said
 
-    @torch.inference_mode()
     def tokens(self, request: Request, sampling: Sampling) -> Iterator[int]:
         """The tokens of one request as they are sampled, the stop token included."""
-        batch = self._batch([request], sampling)
-        said = 0
-        while batch.busy():
-            batch.admit()
-            finished = batch.step()
-            if finished or batch.said[0] > said:
-                yield finished[0][1].tokens[said] if finished else int(batch.out_tokens[0, said])
-                said += 1
+        session = self._asked([request], sampling)
+        told = 0
+        while session.busy():
+            finished = session.advance()
+            said = finished[0][1] if finished else None
+            if isinstance(said, UserError):
+                raise said
+            heard = session.said_by(0) if said is None else list(said.tokens)
+            yield from heard[told:]
+            told = max(told, len(heard))
 
-    def _batch(self, requests: Sequence[Request], sampling: Sampling) -> Batch:
-        refuse_long(requests, self.model.config.max_position_embeddings)
-        return Paged(self.model, requests, sampling, self.stop_tokens)
+    def _asked(self, requests: Sequence[Request], sampling: Sampling) -> Session:
+        session = self.session(sampling)
+        for request in requests:
+            session.add(request)
+        return session
+
+    def _batch(self, sampling: Sampling) -> Batch:
+        return Paged(self.model, sampling, self.stop_tokens)
 
 
-def refuse_long(requests: Sequence[Request], limit: int) -> None:
-    """Raises UserError when a prompt leaves no room for an answer within ``limit`` tokens."""
-    for request in requests:
-        if not 0 < len(request.prompt) < limit:
-            raise UserError(
-                f"a prompt of {len(request.prompt)} tokens does not fit the model's context of {limit}",
-                next_step="Shorten the problem, or use a model with a longer context.",
+class Session:
+    """Requests that come and go while others run, over one cache: what one has read another need not read again.
+
+    One thread at a time may ask and advance.
+    """
+
+    def __init__(self, engine: Engine, batch: Batch) -> None:
+        self.engine, self.batch, self.loaded = engine, batch, engine.num_loads
+
+    @torch.inference_mode()
+    def add(self, request: Request) -> int:
+        """Ask; the request's number. Raises UserError for one that cannot be answered, and harms no other."""
+        return self.batch.add(request)
+
+    @torch.inference_mode()
+    def drop(self, number: int) -> None:
+        """Its answer is not wanted any more. One that has finished, or never was, may be named."""
+        self.batch.drop(number)
+
+    def busy(self) -> bool:
+        """Whether ``advance`` has anything to do or tell."""
+        return self.batch.busy()
+
+    def said_by(self, number: int) -> list[int]:
+        """What a request that runs has said so far."""
+        return self.batch.said_by(number)
+
+    @torch.inference_mode()
+    def advance(self) -> list[Finished]:
+        """One step for all. Returns who finished with it: what they said, or why they could not.
+
+        Whoever was under way while weights were loaded has failed: half an answer is of no model.
+        """
+        if self.loaded != self.engine.num_loads:
+            self.loaded = self.engine.num_loads
+            self.batch.swap(
+                self.engine.model,
+                UserError("the weights were replaced while this was being answered", next_step="Ask again."),
             )
+        return self.batch.advance()
 
 
 def _in_order(finished: Iterator[tuple[int, Completion]], count: int) -> list[Completion]:

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from seekling.engine.batch import Batch
 from seekling.engine.config import Sampling
-from seekling.engine.engine import Engine, Request, refuse_long
+from seekling.engine.engine import Engine
+from seekling.engine.requests import Row
+from seekling.errors import UserError
 from seekling.model.decoder import Decoder
 from seekling.model.foreign import Foreign, Reading
 
@@ -36,9 +38,8 @@ class ForeignEngine(Engine):
     def __init__(self, model: Foreign, stop_tokens: int | Collection[int]) -> None:
         super().__init__(model, stop_tokens)  # type: ignore[arg-type]
 
-    def _batch(self, requests: Sequence[Request], sampling: Sampling) -> _Waves:
-        refuse_long(requests, self.model.config.max_position_embeddings)
-        return _Waves(self.model, requests, sampling, self.stop_tokens)
+    def _batch(self, sampling: Sampling) -> _Waves:
+        return _Waves(self.model, sampling, self.stop_tokens)
 
 
 class _Waves(Batch):
@@ -47,43 +48,53 @@ class _Waves(Batch):
     model: Foreign  # type: ignore[assignment]
     reading: Reading
 
-    def __init__(
-        self, model: Foreign, requests: Sequence[Request], sampling: Sampling, stop_tokens: Sequence[int]
-    ) -> None:
-        super().__init__(model, requests, sampling, stop_tokens)  # type: ignore[arg-type]
-        self.waiting = deque(sorted(self.waiting, key=lambda r: (len(requests[r].prompt), requests[r].prompt)))
+    def __init__(self, model: Foreign, sampling: Sampling, stop_tokens: Collection[int]) -> None:
+        if sampling.drafts:
+            raise UserError(
+                "tokens cannot be guessed ahead for a model that runs through transformers",
+                next_step='Leave sampling.drafts out, or import the model with through = "seekling".',
+            )
+        super().__init__(model, sampling, stop_tokens)  # type: ignore[arg-type]
+
+    def _refuse(self, row: Row) -> None:
+        if row.vectors or row.request.tell_prompt:
+            raise UserError(
+                "a model that runs through transformers takes no vectors in a prompt, and tells nothing of it",
+                next_step='Import it with through = "seekling", or leave that out.',
+            )
 
     def admit(self) -> None:
         """Begin the next wave when all have left the last."""
-        if not (self.owner >= 0).any():
-            taken = self._wave()
-            self._enter(np.arange(len(taken)), taken)
+        if self.waiting and not len(self.running()):
+            self.waiting = deque(sorted(self.waiting, key=lambda n: (len(self.rows[n].text), self.rows[n].text)))
+            self._enter(self._wave())
 
     def _wave(self) -> list[int]:
         """Requests from the shortest prompt up whose rows, padding included, stay within the context to the end."""
-        rows = min(self.sampling.max_rows, len(self.waiting))
-        limit, shortest = self.model.config.max_position_embeddings, len(self.requests[self.waiting[0]].prompt)
-        answer = min(self.sampling.max_tokens, limit - shortest)
+        shortest, limit = self.rows[self.waiting[0]], self.model.config.max_position_embeddings
         taken: list[int] = []
-        while len(taken) < rows:
-            length = len(self.requests[self.waiting[0]].prompt)
-            if length != shortest and (not self.model.pads or length + answer > limit):
+        most = 0
+        while self.waiting and len(taken) < self.sampling.max_rows:
+            row = self.rows[self.waiting[0]]
+            most = max(most, min(row.sampling.max_tokens, limit - len(shortest.text)))
+            is_longer = len(row.text) != len(shortest.text)
+            if is_longer and (not self.model.pads or len(row.text) + most > limit):
                 break
             taken.append(self.waiting.popleft())
         return taken
 
-    def _enter(self, slots: NDArray[np.int64], taken: Sequence[int]) -> None:
-        asked, count = [self.requests[request] for request in taken], len(taken)
-        row = {prompt: place for place, prompt in enumerate(dict.fromkeys(request.prompt for request in asked))}
-        self.reading, states_PV = self.model.begin(*self._padded(list(row)))
-        sources = torch.tensor([row[request.prompt] for request in asked], device=self.device)
+    def _enter(self, taken: Sequence[int]) -> None:
+        asked = [self.rows[number].text for number in taken]
+        place = {prompt: place for place, prompt in enumerate(dict.fromkeys(asked))}
+        self.reading, states_PD = self.model.begin(*self._padded(list(place)))
+        sources = torch.tensor([place[prompt] for prompt in asked], device=self.device)
         self.model.select(self.reading, sources)
-        self.states_BD = states_PV.index_select(0, sources)
-        self.owner, self.said = np.array(taken), np.zeros(count, np.int64)
-        self.seeds = np.array([request.seed for request in asked], np.uint64)
-        self.lengths = np.array([len(request.prompt) for request in asked])
-        self.out_tokens = np.zeros((count, self.sampling.max_tokens), np.int64)
-        self.out_logps = np.zeros((count, self.sampling.max_tokens), np.float32)
+        self.states = states_PD.index_select(0, sources)
+        self._arrange([-1] * len(taken))
+        self._lengthen()
+        for slot, number in enumerate(taken):
+            self._begin(slot, number, len(asked[slot]))
+        self.at[:] = np.arange(len(taken))
 
     def _padded(self, prompts: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         width = max(map(len, prompts))
@@ -92,15 +103,12 @@ class _Waves(Batch):
             tokens[row, width - len(prompt) :], mask[row, width - len(prompt) :] = torch.tensor(prompt), 1
         return tokens.to(self.device), mask.to(self.device)
 
-    def _decode(self, tokens_B: NDArray[np.int64]) -> None:
-        running = np.flatnonzero(self.owner >= 0)
-        if 2 * len(running) <= len(self.owner):  # rows that left idle harmlessly until they are half
-            self._close_gaps(running)
-            tokens_B = tokens_B[running]
+    def _decode(self, rows_R: NDArray[np.int64]) -> None:
+        if 2 * len(rows_R) <= len(self.owner):  # rows that left idle harmlessly until they are half
+            self.model.select(self.reading, torch.from_numpy(rows_R).to(self.device))
+            self._arrange(rows_R)
+            self.at[:] = np.arange(len(rows_R))
+        tokens_B = self.out_tokens[np.arange(len(self.owner)), np.maximum(self.said, 1) - 1]
         seen_B = torch.from_numpy(self.owner >= 0).to(self.device)
-        self.states_BD = self.model.go_on(self.reading, torch.from_numpy(tokens_B).to(self.device), seen_B)
-        self.lengths = self.lengths + 1
-
-    def _close_gaps(self, slots: NDArray[np.int64]) -> None:
-        self.model.select(self.reading, torch.from_numpy(slots).to(self.device))
-        super()._close_gaps(slots)
+        self.states = self.model.go_on(self.reading, torch.from_numpy(tokens_B).to(self.device), seen_B)
+        self.lengths += 1

@@ -80,6 +80,12 @@ class Paging:
                 self._next += 1
             before = self._names[page]
 
+    def forget(self) -> None:
+        """No page is known any more."""
+        self.free += self._kept
+        for known in (self._known, self._keys, self._names, self._kept):
+            known.clear()
+
     def find(self, tokens: Sequence[int]) -> list[int]:
         """The known pages with which ``tokens`` begin, held from now on."""
         found: list[int] = []

@@ -114,6 +114,15 @@ class NextToken(nn.Module):
         out_BTD, routing = self.block(self.eh_proj(joined), rotary_BTR, mask)
         return self.norm(out_BTD), routing
 
+    def extend(
+        self, hidden_ND: Tensor, next_embedding_ND: Tensor, rotary_TR: Tensor, chunk: Chunk, pages: Layer, ops: Ops
+    ) -> Tensor:
+        """The same over a cache: states [N, D]."""
+        joined_ND = torch.cat((self.enorm(next_embedding_ND), self.hnorm(hidden_ND)), -1)
+        x_ND = wide(self.eh_proj(joined_ND))
+        fed_ND, _ = self.block.extend(x_ND, None, rotary_TR, chunk, pages, ops)
+        return ops.add_norm(x_ND, fed_ND, self.norm)
+
 
 class Decoder(nn.Module):
     """A causal language model. Weights are uninitialised until ``init_weights`` or a load.
@@ -167,13 +176,26 @@ class Decoder(nn.Module):
         embedding_BTD = self.embed_tokens(rows.tokens_BT.roll(-1, 1))
         return self.mtp(hidden_BTD, embedding_BTD, self.rotary_TR[rows.positions_BT], rows.bias(hidden_BTD))
 
-    def extend(self, chunk: Chunk, pages: Pages, ops: Ops) -> Hidden:
-        """Read a chunk of tokens behind what ``pages`` hold of their rows, and write it there: states [N, D]."""
-        x_ND, fed_ND, routings = wide(self.embed_tokens(chunk.tokens_N)), None, []  # a sum of many small parts
-        for block, layer in zip(self.blocks, pages.layers, strict=True):
+    def extend(self, chunk: Chunk, pages: Pages, ops: Ops, embedded_ND: Tensor | None = None) -> Hidden:
+        """Read a chunk of tokens behind what ``pages`` hold of their rows, and write it there: states [N, D].
+
+        ``embedded_ND`` stands for the embeddings of its tokens, where some are of other origin.
+        """
+        embedded_ND = self.embed_tokens(chunk.tokens_N) if embedded_ND is None else embedded_ND
+        x_ND, fed_ND, routings = wide(embedded_ND), None, []  # a sum of many small parts
+        for block, layer in zip(self.blocks, pages.layers[: len(self.layers)], strict=True):
             fed_ND, routing = block.extend(x_ND, fed_ND, self.rotary_TR, chunk, layer, ops)
             routings += [routing] if routing is not None else []
         return Hidden(ops.add_norm(x_ND, fed_ND, self.norm), routings)
+
+    def extend_ahead(
+        self, states_ND: Tensor, chunk: Chunk, pages: Pages, ops: Ops, embedded_ND: Tensor | None = None
+    ) -> Tensor:
+        """``predict_next`` over a cache: [N, D]. The chunk's tokens are those that follow the states, in the states'
+        places; what comes of each speaks about the token after it."""
+        assert self.mtp is not None
+        embedded_ND = self.embed_tokens(chunk.tokens_N) if embedded_ND is None else embedded_ND
+        return self.mtp.extend(states_ND, embedded_ND, self.rotary_TR, chunk, pages.layers[len(self.layers)], ops)
 
     def logits(self, states: Tensor) -> Tensor:
         """Unnormalised scores over the vocabulary: [..., V]."""

@@ -34,9 +34,12 @@ class Pages:
     latent with its rotated key [R, S, W].
     """
 
-    def __init__(self, config: ModelConfig, num_pages: int, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, config: ModelConfig, num_pages: int, *, dtype: torch.dtype, device: torch.device, ahead: bool = False
+    ) -> None:
+        """With ``ahead`` a layer more, for the prediction layer."""
         self.config, self.dtype, self.device = config, dtype, device
-        self.layers = [self._empty(num_pages) for _ in range(config.num_hidden_layers)]
+        self.layers = [self._empty(num_pages) for _ in range(config.num_hidden_layers + ahead)]
 
     @property
     def count(self) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from seekling.engine.config import Sampling
-from seekling.engine.engine import Ban, Completion, Engine, Request
+from seekling.engine.engine import Ban, Banned, Completion, Engine, Request
 from seekling.engine.foreign import engine_for
 from seekling.engine.sampler import seed_of
 from seekling.errors import UserError
@@ -142,7 +142,9 @@ def _sampled(
 ) -> list[Group]:  # fmt: skip
     prompts = policy.prompts(problems)
     requests = [
-        Request(prompt, seed_of(seed, problem.id, number), ban(problem) if ban else None, tell_kept)
+        Request(
+            prompt, seed_of(seed, problem.id, number), rules=(Banned(ban(problem)),) if ban else (), tell_kept=tell_kept
+        )
         for problem, prompt in zip(problems, prompts, strict=True)
         for number in range(num_rollouts)
     ]

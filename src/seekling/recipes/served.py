@@ -130,7 +130,7 @@ class Served(Engine):
 
     def _refuse(self, requests: Sequence[Request], sampling: Sampling) -> None:
         refuse_long(requests, self._limit)
-        if any(request.ban for request in requests):
+        if any(request.rules for request in requests):
             raise UserError("vLLM cannot be told here which tokens must not come", next_step='Set sampler = "engine".')
         if sampling.truncates and not 0 < sampling.top_k <= MOST_KEPT and any(r.tell_kept for r in requests):
             raise UserError(

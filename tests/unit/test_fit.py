@@ -182,6 +182,16 @@ def test_parts_of_the_largest_moment_are_the_peak_the_largest_first() -> None:
     assert set(told.moments) == {"load", "update", "optimizer", "sample"}
 
 
+def test_guesses_are_read_and_the_prediction_layer_has_a_cache() -> None:
+    def sampling(**how: object) -> dict[str, float]:
+        return predict(work(MODELS["latent"], sampled=Sampled(512, 128, 2, 8, 64, 4096, **how))).moments["sample"]  # type: ignore[arg-type]
+
+    plain, read, ahead = sampling(), sampling(drafts=3), sampling(drafts=3, ahead=True)
+    layers = MODELS["latent"].num_hidden_layers
+    assert read["cache"] == plain["cache"] and read["sampling"] > 2 * plain["sampling"]
+    assert ahead["cache"] == pytest.approx(plain["cache"] * (layers + 1) / layers)
+
+
 def test_merging_a_large_base_can_be_the_largest_moment_of_an_adapter() -> None:
     """On an accelerator it is done beside it."""
     short = replace(work(MODELS["llama"].model_copy(update={"hidden_size": 1024}), adapter=1), rows=1, returns=True)

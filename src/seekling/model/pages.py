@@ -1,7 +1,7 @@
 """What requests have been read into: a pool of pages, and the tokens that one pass adds to it.
 
 A page holds ``SLOTS`` tokens of one request, in all layers; requests whose texts begin alike share the pages of their
-beginning. Which pages are whose is the engine's business (``engine/ledger.py``); here they are numbers in a table.
+beginning. Which pages are whose is the engine's business (``engine/paging.py``); here they are numbers in a table.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ Parts = dict[str, float]
 class Sampled:
     """Sampling at its widest: ``slots`` rows of ``room`` tokens in each of ``batches`` at once.
 
-    A step says ``said`` tokens at most, each of ``kept`` ids where a sampler truncates (0: it does not).
+    A step says ``said`` tokens at most, each of ``kept`` ids where a sampler truncates (0: it does not). ``drafts`` are
+    guessed and read behind each row's last token; with ``ahead`` by the prediction layer, which has a cache too.
     """
 
     slots: int
@@ -52,6 +53,8 @@ class Sampled:
     prompt: int
     said: int
     kept: int = 0
+    drafts: int = 0
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +250,11 @@ def _sampling(work: Work, sampled: Sampled) -> Parts:
     c, s = work.config, sampled
     room, prompt = (PAGE * math.ceil(tokens / PAGE) for tokens in (s.room, s.prompt))
     token = c.cache_width * work.spoken
-    layer = 0 if work.compiled else s.slots * room * token
-    cache = (s.slots * room + s.prompts * prompt) * token * c.num_hidden_layers
+    layer, read = 0 if work.compiled else s.slots * room * token, s.slots * (1 + s.drafts)
+    cache = (s.slots * room + s.prompts * prompt) * token * (c.num_hidden_layers + s.ahead)
     reading = min(s.prompts * s.prompt, READ_AT_ONCE) * _inference(c) * FLOAT
-    scores = 2 * s.slots * c.num_attention_heads * s.room * FLOAT
-    logits = s.slots * c.vocab_size * (8 * FLOAT if s.kept else 4 * FLOAT)
+    scores = 2 * read * c.num_attention_heads * s.room * FLOAT
+    logits = read * c.vocab_size * (8 * FLOAT if s.kept else 4 * FLOAT)
     routes = 2 * s.slots * s.room * len(c.moe_layers) * c.num_experts_per_tok
     decoding = layer + scores + logits
     own = {"cache": cache + routes, "sampling": max(decoding, reading)}

@@ -204,7 +204,8 @@ def sampled_by(stage: Grpo, config: ModelConfig, place: Place) -> Sampled:
     slots, batches = min(stage.sampling.max_rows, requests), min(place.lanes, 2)
     said = stage.problems_per_step * stage.rollouts_per_problem * stage.sampling.max_tokens
     kept = min(stage.sampling.top_k or KEPT, config.vocab_size) if stage.sampling.truncates else 0
-    return Sampled(slots, room, batches, problems, prompt, said, kept)
+    ahead = bool(stage.sampling.drafts and config.num_nextn_predict_layers and stage.sampling.draft_from != "text")
+    return Sampled(slots, room, batches, problems, prompt, said, kept, stage.sampling.drafts, ahead)
 
 
 def remedies(stage: Trained, config: ModelConfig, place: Place) -> Iterator[tuple[str, Trained]]:

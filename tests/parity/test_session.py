@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +12,13 @@ import torch
 
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Banned, Completion, Engine, Inserted, Request, Session
+from seekling.engine.rules import Limits
 from seekling.engine.sampler import seed_of
+from seekling.engine.terms import Terms, rules_for
 from seekling.errors import UserError
 from seekling.model.decoder import Decoder
 from seekling.records import Stop
+from tests.oracles.saying import speaker
 from tests.oracles.tiny import SHAPES, V, alone, build, text
 
 STOP = 3
@@ -189,7 +194,7 @@ def test_kept_sets_know_what_rules_forbid() -> None:
     assert [one.tolist() for one in sets] == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
 
 
-class EndsAt:
+class EndsAt(Limits):
     """A rule that ends an answer at a sequence."""
 
     def __init__(self, end: Sequence[int]) -> None:
@@ -207,6 +212,37 @@ def test_a_rule_can_end_an_answer() -> None:
     (whole,) = engine.generate([request], Sampling(max_tokens=12))
     (cut,) = engine.generate([Request(request.prompt, 1, rules=(EndsAt(whole.tokens[5:7]),))], Sampling(max_tokens=12))
     assert cut.tokens == whole.tokens[:7] and cut.stop is Stop.STOP and whole.stop is Stop.LENGTH
+
+
+TERMS = {
+    "schema": Terms(json={"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}),
+    "expression": Terms(regex="(yes|no), [a-z]{3,9}"), "nothing": Terms(), "bias": Terms(bias={70: 9.0}, presence=1.0),
+    "minimum": Terms(min_tokens=12, repetition=1.3), "texts": Terms(stop_texts=("e", "a ", "1")),
+}  # fmt: skip
+
+
+def test_terms_are_kept_by_each_answer_in_any_company() -> None:
+    """In a cache so small that rows begin again: what a rule remembers is of its own answer, and survives that."""
+    tokenizer = speaker()
+    shape = SHAPES["qwen3"].model_copy(update={"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 96})
+    engine, sampling = Engine(build(shape, dtype=torch.float64), tokenizer.stops), Sampling(max_tokens=60)
+
+    def requests() -> list[Request]:
+        prompt = tuple(tokenizer.encode("what is it?"))
+        rules = [rules_for(terms, tokenizer, prompt) for terms in TERMS.values()]
+        return [Request(prompt, seed_of(n), rules=each, tell_kept=bool(each)) for n, each in enumerate(rules)]
+
+    single = [engine.generate([request], sampling)[0] for request in requests()]
+    tight = sampling.model_copy(update={"max_rows": 5, "cache_tokens": 128})
+    for said, other in zip(engine.generate(requests(), tight), single, strict=True):
+        same(said, other)
+    texts = dict(zip(TERMS, (tokenizer.decode(said.tokens, skip_special=True) for said in single), strict=True))
+    assert single[0].stop is Stop.LENGTH or isinstance(json.loads(texts["schema"])["sum"], int)
+    assert re.fullmatch(TERMS["expression"].regex or "", texts["expression"])
+    assert len(single[4].tokens) >= 12
+    before = tokenizer.decode(single[5].tokens[:-1], skip_special=True)
+    assert single[5].stop is Stop.STOP and not any(end in before for end in TERMS["texts"].stop_texts)
+    assert any(end in texts["texts"] for end in TERMS["texts"].stop_texts), "also inside a token"
 
 
 @pytest.mark.parametrize("drafts", [0, 2])

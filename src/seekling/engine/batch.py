@@ -225,7 +225,8 @@ class Batch:
                 for rule in row.request.rules:
                     rule.limit(row.said, logits_V)
                 if not logits_V.isfinite().any():
-                    raise UserError("what a request asks of its tokens leaves none that may come next")
+                    why = "; ".join(filter(None, (rule.trouble() for rule in row.request.rules)))
+                    raise UserError("what a request asks of its tokens leaves none that may come next", where=why)
             except UserError as error:
                 stuck.append((int(slot_M[place]), error))
             else:

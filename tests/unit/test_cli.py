@@ -117,6 +117,24 @@ def test_ask_is_greedy_at_temperature_0_and_a_function_of_its_seed_above(forks: 
     assert len({said("--temperature", "1", "--seed", str(seed)) for seed in range(6)}) > 1
 
 
+def test_ask_bounds_an_answer_and_guesses_ahead(forks: Forks, finished: Path, tmp_path: Path) -> None:
+    def said(*options: str) -> str:
+        return answered(forks.run(["ask", "toy/zero", "3+4", "--seed", "3", *options], finished))
+
+    assert said("--drafts", "3") == said()
+    assert re.search(r"-?[0-9]{2}$", said("--regex", "-?[0-9]{2}", "--most-thought", "4").strip())
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"enum": ["seven", "eight"]}')
+    assert '"seven"' in (text := said("--schema", str(schema), "--most-thought", "0")) or '"eight"' in text
+    schema.write_text("{")
+    for options, word in (
+        (["--schema", str(schema)], "schema"), (["--schema", "nowhere.json"], "nowhere.json"),
+        (["--regex", "("], "expression"), (["--regex", "a", "--schema", str(schema)], "both"),
+    ):  # fmt: skip
+        ended = forks.run(["ask", "toy/zero", "3+4", *options], finished)
+        assert ended.code == 2 and word in ended.err and "Traceback" not in ended.said
+
+
 def test_ask_takes_a_run_a_stage_or_a_folder(forks: Forks, finished: Path) -> None:
     stage = Run(finished / RUN).stage("zero").model
     ways = [["toy"], ["toy/zero"], ["runs/toy"], [str(stage)]]
@@ -132,6 +150,7 @@ def test_ask_streams_token_by_token(monkeypatch: pytest.MonkeyPatch, finished: P
     import sys
 
     from seekling.cli.asking import ask_command
+    from seekling.engine.config import Sampling
 
     class Watched(io.StringIO):
         writes = 0
@@ -143,7 +162,7 @@ def test_ask_streams_token_by_token(monkeypatch: pytest.MonkeyPatch, finished: P
     out = Watched()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.chdir(finished)
-    ask_command(Path("runs"), "toy", "3+4", temperature=1.0, max_tokens=12, seed=1)
+    ask_command(Path("runs"), "toy", "3+4", Sampling(max_tokens=12), seed=1)
     assert out.writes > 1, "the answer came in pieces"
 
 

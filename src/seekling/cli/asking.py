@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -10,8 +11,10 @@ from rich.table import Table
 
 from seekling.cli.models import locate_any
 from seekling.cli.progress import Progress
+from seekling.config import Source
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Request
+from seekling.engine.rules import Rule, thought_of
 from seekling.evals.evaluate import Judged, figures
 from seekling.evals.judging import Judge
 from seekling.recipes.evaluate import PROBLEMS_PER_CALL, held_out
@@ -22,12 +25,35 @@ from seekling.rewards.rubric import Rubric
 from seekling.text.chat import prompt_ids
 
 
-def ask_command(runs: Path, model: str, problem: str, *, temperature: float, max_tokens: int, seed: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What an answer must keep to: tokens of a thought, a file with a JSON schema, a regular expression."""
+
+    most_thought: int | None = None
+    schema: Path | None = None
+    regex: str | None = None
+
+    def rules(self, policy: Policy, prompt: tuple[int, ...]) -> tuple[Rule, ...]:
+        """For one answer. Raises UserError when they cannot be kept."""
+        if self == Bounds():
+            return ()
+        from seekling.engine.terms import Terms, rules_for
+
+        terms = Terms(
+            thought=thought_of(policy.tokenizer, prompt), most_thought=self.most_thought, regex=self.regex,
+            json=None if self.schema is None else Source.read(self.schema).text,
+        )  # fmt: skip
+        return rules_for(terms, policy.tokenizer, prompt)
+
+
+def ask_command(
+    runs: Path, model: str, problem: str, sampling: Sampling, bounds: Bounds | None = None, *, seed: int = 0
+) -> None:
     """Print the thinking and the answer as they come."""
     policy = Policy.load(locate_any(runs, model).folder, pick_device("auto"))
     prompt = tuple(prompt_ids(policy.tokenizer, problem))
-    sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
-    said = policy.engine.tokens(Request(prompt, seed), sampling)
+    rules = bounds.rules(policy, prompt) if bounds else ()
+    said = policy.engine.tokens(Request(prompt, seed, rules=rules), sampling)
     console = Console(highlight=False)
     style = ""
     for piece in policy.tokenizer.decode_stream(said, skip_special=True):

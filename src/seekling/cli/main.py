@@ -161,12 +161,18 @@ def ask(
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.", min=0)] = 0.6,
     max_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 128,
     seed: Annotated[int, typer.Option(help="Another seed, another answer.")] = 0,
+    most_thought: Annotated[int | None, typer.Option(help="Close its thought after so many tokens.", min=0)] = None,
+    schema: Annotated[Path | None, typer.Option(help="A file with a JSON schema that the answer keeps to.")] = None,
+    regex: Annotated[str | None, typer.Option(help="An expression that the answer matches.")] = None,
+    drafts: Annotated[int, typer.Option(help="Tokens guessed ahead: faster, the same answer.", min=0, max=16)] = 0,
     runs: RunsOption = RUNS,
 ) -> None:
     """Put a problem to a model and watch it think."""
-    from seekling.cli.asking import ask_command
+    from seekling.cli.asking import Bounds, ask_command
+    from seekling.engine.config import Sampling
 
-    ask_command(runs, model, problem, temperature=temperature, max_tokens=max_tokens, seed=seed)
+    sampling = Sampling(temperature=temperature, max_tokens=max_tokens, drafts=drafts)
+    ask_command(runs, model, problem, sampling, Bounds(most_thought, schema, regex), seed=seed)
 
 
 @app.command("eval")

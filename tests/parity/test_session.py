@@ -269,6 +269,16 @@ def test_vectors_inserted_into_a_prompt_stand_for_its_embeddings(name: str, draf
     assert session.batch.num_read_tokens == 3 * 40  # type: ignore[attr-defined]
 
 
+def test_who_comes_to_a_busy_session_is_let_in_at_once() -> None:
+    session = Engine(build(SHAPES["v3"]), ()).session(Sampling(max_tokens=30))
+    for seed in range(20):
+        session.add(Request(tuple(text(4, seed)), seed))
+    session.advance()
+    late = session.add(Request(tuple(text(5)), 1))
+    session.advance()
+    assert len(session.said_by(late)) == 1
+
+
 def test_tokens_can_be_heard_while_they_are_said() -> None:
     engine = Engine(build(SHAPES["v3"]), ())
     session = engine.session(Sampling(max_tokens=7))

@@ -95,14 +95,14 @@ class Paged(Batch):
     def admit(self) -> None:
         """Read on what the next requests begin with, and let those in whose text is read. Gaps close when none waits.
 
-        A few slots more, and several enter together: each pass over the weights then reads more.
+        Where more wait than slots are free, a few slots more, and several enter together: each pass reads more then.
         """
         self._widen()
         free = np.flatnonzero(self.owner < 0)
         if not self.waiting:
             if len(free) * 4 > len(self.owner):
                 self._arrange(self.running())
-        elif len(free) * 8 >= len(self.owner):
+        elif len(free) >= min(len(self.waiting), len(self.owner) / 8):
             asked = list(islice(self.waiting, len(free)))
             self.entering = list(dict.fromkeys(self.texts[self._name(number)] for number in asked))
             self._read_on()

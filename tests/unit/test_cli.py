@@ -108,6 +108,19 @@ def test_the_stages_of_the_manifest_last_run_are_those_that_speak(forks: Forks, 
     assert answered(forks.run(["ask", "toy", "3+4", "--temperature", "0"], folder)) == before
 
 
+def test_weights_changed_behind_a_run_are_told(forks: Forks, finished: Path, tmp_path: Path) -> None:
+    """Each stage says what it read and what it left: as long as nobody meddles, they are the same."""
+    folder = copied(finished, tmp_path / "toy")
+    base, zero = (Run(folder / RUN).stage(name) for name in ("base", "zero"))
+    assert base.facts()["weights"] == base.weights() == zero.facts()["read"]["base"] != zero.facts()["weights"]
+    file = next(base.model.glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    told = forks.run(["run", "toy.toml", "zero.steps=1"], folder)
+    assert told.code == 0 and 'weights of stage "base" are not those it left' in told.said
+
+
 def test_ask_is_greedy_at_temperature_0_and_a_function_of_its_seed_above(forks: Forks, finished: Path) -> None:
     def said(*options: str) -> str:
         return answered(forks.run(["ask", "toy/zero", "3+4", *options], finished))

@@ -65,6 +65,19 @@ def test_a_run_from_before_its_stages_were_listed_is_still_read(tmp_path: Path) 
     assert run.folders() == ["base-1"] and not stale_stages(run)
 
 
+def test_a_checksum_speaks_of_all_weights_and_of_nothing_else(tmp_path: Path) -> None:
+    stage = StageFolder(tmp_path / "base-1")
+    assert stage.weights() == ""
+    stage.model.mkdir(parents=True)
+    (stage.model / "a.safetensors").write_bytes(b"one")
+    (stage.model / "b.safetensors").write_bytes(b"two")
+    before = stage.weights()
+    (stage.model / "config.json").write_text("{}")
+    assert stage.weights() == before and len(before) == 64
+    (stage.model / "b.safetensors").write_bytes(b"twO")
+    assert stage.weights() != before
+
+
 def test_facts_are_merged_and_a_stage_that_has_not_begun_has_none(tmp_path: Path) -> None:
     stage = StageFolder(tmp_path / "base-1")
     assert stage.facts() == {} and not stage.is_done()

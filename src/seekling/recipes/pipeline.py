@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -218,7 +218,7 @@ def _run_stage(
         elif lanes.world.size > 1:
             lanes = _own_lanes(manifest, device)
         stage = _begun(manifest, settings, run, folder, session, device, lanes, ledger, watcher)
-        folder.write(figures=_worked(stage, settings), state="done")
+        folder.write(figures=_worked(stage, settings), state="done", weights=folder.weights())
     else:
         watcher.begin(settings.name, "finished before")
     _hold_gate(settings, folder)
@@ -229,10 +229,20 @@ def _begun(
     lanes: Lanes, ledger: Ledger, watcher: Watcher,
 ) -> Stage:  # fmt: skip
     inputs = tuple(StageFolder(run.folder / manifest.folder_name(name)) for name in settings.sources)
+    folder.write(read=_read(inputs, watcher))
     return Stage(
         settings.name, folder, inputs, f"{manifest.head.seed}/{settings.name}", session, device,
         getattr(torch, manifest.head.dtype), ledger, watcher.tell, watcher.warn, watcher.stop_requested, lanes,
     )  # fmt: skip
+
+
+def _read(inputs: Sequence[StageFolder], watcher: Watcher) -> dict[str, str]:
+    """The checksums of the weights a stage begins from. One that its stage did not leave so is told of."""
+    found = {source.facts().get("name", source.folder.name): source.weights() for source in inputs}
+    for source, (name, weights) in zip(inputs, found.items(), strict=True):
+        if source.facts().get("weights", weights) != weights:
+            watcher.warn(f'the weights of stage "{name}" are not those it left: {source.model} was changed since')
+    return found
 
 
 def _worked(stage: Stage, settings: StageSettings) -> dict[str, float]:

@@ -6,6 +6,7 @@ manifest.toml  run.json  ledger.jsonl  report.html
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -82,6 +83,15 @@ class StageFolder:
     def model(self) -> Path:
         """Where the finished model stands."""
         return self.folder / "model"
+
+    def weights(self) -> str:
+        """The checksum (SHA-256) of the finished model's weights; empty where there are none."""
+        files = sorted(self.model.glob("*.safetensors"))
+        whole = hashlib.sha256()
+        for file in files:
+            with file.open("rb") as handle:
+                whole.update(hashlib.file_digest(handle, "sha256").digest())
+        return whole.hexdigest() if files else ""
 
     def facts(self) -> dict[str, Any]:
         """The parsed stage.json, or nothing when the stage has not begun."""

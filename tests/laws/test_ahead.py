@@ -23,6 +23,8 @@ from seekling.learn.presets import OBJECTIVES
 from seekling.learn.update import Loss, rollout_loss, step, text_loss
 from seekling.model.decoder import Decoder
 from seekling.model.lora import add_adapters, keep_trained
+from seekling.recipes.config import Dpo
+from seekling.recipes.dpo import dpo_pass
 from tests.oracles.tiny import SHAPES, build, text
 
 
@@ -65,7 +67,22 @@ def of_rollouts(mtp_weight: float, batch: Batch) -> Callable[[Decoder, Batch], L
     )
 
 
-KINDS = {"text": (of_text, written), "rollouts": (of_rollouts, said)}
+def compared() -> Batch:
+    """Pairs of texts of which the first of two was chosen."""
+    texts = []
+    for place, length in enumerate((9, 6, 7, 8)):
+        own = (np.arange(length) > 2).astype(np.float32)
+        values = {"reference": -3 * own, "chosen": own / 20 * (place % 2 == 0)}
+        texts.append(Text(text(length, place), own / (2 * own.sum()), values))
+    return pack(texts, 16, together=2)
+
+
+def of_pairs(mtp_weight: float, batch: Batch) -> Callable[[Decoder, Batch], Loss]:
+    told = {"name": "liked", "from": "base", "steps": 4, "task": "arithmetic", "mtp_weight": mtp_weight}
+    return partial(dpo_pass, config=Dpo(**told))
+
+
+KINDS = {"text": (of_text, written), "rollouts": (of_rollouts, said), "pairs": (of_pairs, compared)}
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -25,7 +26,7 @@ from seekling.model.decoder import Decoder
 from seekling.model.lora import add_adapters, keep_trained
 from seekling.recipes.config import Dpo
 from seekling.recipes.dpo import dpo_pass
-from tests.oracles.tiny import SHAPES, build, text
+from tests.oracles.tiny import SHAPES, V, build, text
 
 
 def written() -> Batch:
@@ -270,4 +271,46 @@ def test_a_layer_learns_where_it_is_there_and_something_of_it_is_trained() -> No
 
 def test_a_step_in_which_no_layer_learned_tells_nothing_of_one() -> None:
     assert of_layer({"loss": 1.0}) == {}
-    assert of_layer({"mtp_loss": 2.0, "mtp_right": 0.0, "mtp_told": 0.0}) == {"mtp_loss": 2.0, "mtp_acceptance": 0.0}
+    assert of_layer({"mtp_loss": 0.0, "mtp_right": 0.0, "mtp_told": 0.0}) == {"mtp_loss": 0.0, "mtp_acceptance": 0.0}
+
+
+def test_only_what_was_chosen_of_a_pair_is_foretold() -> None:
+    model, batch = build(SHAPES["v3"]), compared()
+    chosen = batch.values["chosen"] > 0
+    assert 0 < int(chosen.sum()) < int((batch.weight_BT > 0).sum())
+    assert int(of_pairs(0.7, batch)(model, batch).sums["mtp_told"]) == int(chosen.sum())
+
+
+STEPS = 60
+
+
+def counting(strides: Sequence[int], seed: Sequence[int]) -> Batch:
+    """Texts that count by a stride, which their first two tokens tell."""
+    rng = np.random.default_rng(seed)
+    starts = [(int(rng.integers(V)), int(rng.choice(strides))) for _ in range(16)]
+    batch = pack([Text([(a + b * t) % V for t in range(12)], np.ones(12, np.float32)) for a, b in starts], 12)
+    batch.weight_BT.div_(batch.weight_BT.sum())
+    return batch
+
+
+def taught(model: Decoder, strides: Sequence[int], mtp_weight: float, apart: tuple[str, ...]) -> Decoder:
+    optimizers = Optimizers(model, Optim(lr=5e-3, muon_lr=0.03, warmup_steps=3), STEPS, apart=apart)
+    loss = partial(text_loss, mtp_weight=mtp_weight, mtp_apart=bool(apart))
+    for index in range(STEPS):
+        step(model, optimizers, counting(strides, (index, *strides)), loss, step_index=index, passes=1)
+    return model
+
+
+def acceptance(model: Decoder, strides: Sequence[int]) -> float:
+    batch = counting(strides, (99,))
+    with torch.no_grad():
+        sums = look_ahead(model, batch, model(batch.rows).states_BTD).sums
+    return of_layer({name: float(value) for name, value in sums.items()})["mtp_acceptance"]
+
+
+def test_a_layer_that_is_taught_on_drafts_on_and_one_that_is_left_does_not() -> None:
+    """Fine-tuned to count otherwise than it was pretrained to."""
+    base = taught(Decoder(SHAPES["v3"]).init_weights(0), (1, 2), 0.3, ())
+    alive, left = (taught(deepcopy(base), (2, 3), weight, (LAYER,)) for weight in (0.1, 0.0))
+    before, after, without = acceptance(base, (1, 2)), acceptance(alive, (2, 3)), acceptance(left, (2, 3))
+    assert before > 0.9 and after > before - 0.05 and without < before - 0.3, (before, after, without)

@@ -67,12 +67,15 @@ def weight_of(model: Decoder, mtp_weight: float) -> float:
     return mtp_weight if learns else 0.0
 
 
-def of_layer(totals: Mapping[str, float]) -> dict[str, float]:
-    """A step's figures of the prediction layer from its sums, where it learned.
+def of_layer(*totals: Mapping[str, float]) -> dict[str, float]:
+    """A step's figures of the prediction layer from the sums of its updates, where it learned.
 
-    ``mtp_acceptance``: the share of learned tokens that were its likeliest choice, given the one before.
+    ``mtp_loss``: nats, weighed as each update weighs. ``mtp_acceptance``: the share of learned tokens that were the
+    layer's first choice, given the one before.
     """
-    if "mtp_loss" not in totals:
+    own = [(each["mtp_loss"], each["mtp_right"], each["mtp_told"]) for each in totals if "mtp_loss" in each]
+    if not own:
         return {}
-    acceptance = totals["mtp_right"] / max(1.0, totals["mtp_told"])
-    return {"mtp_loss": totals["mtp_loss"], "mtp_acceptance": acceptance}
+    told = max(1.0, sum(count for _, _, count in own))
+    loss = sum(loss * count for loss, _, count in own) / told
+    return {"mtp_loss": loss, "mtp_acceptance": sum(right for _, right, _ in own) / told}

@@ -257,9 +257,7 @@ def of_updates(totals: Sequence[Mapping[str, float]], *, measured: bool) -> dict
     moved = {"drift_kl": "mismatch_kl", "clip_ratio_low": "clipped_low", "clip_ratio_high": "clipped_high"}
     several = {name: per_token(sum_) for name, sum_ in moved.items()} if len(made) > 1 else {}
     asked = {"kl": measured, "correction": "correction" in made[0]}
-    ahead = [of_layer(t) for t in made]
-    foretold = {name: sum(each[name] for each in ahead) / len(made) for name in ahead[0]}
-    return figures | several | {name: per_token(name) for name, is_asked in asked.items() if is_asked} | foretold
+    return figures | several | {name: per_token(name) for name, is_asked in asked.items() if is_asked} | of_layer(*made)
 
 
 def held_out_pass(policy: Policy, judge: Judge, config: Grpo) -> tuple[float, tuple[int, float]]:

@@ -106,6 +106,17 @@ def mutants(found: Result) -> Table:
     return ["room", "asked", "mutants", "noticed", "refused by name", "raised", "hung", "survived"], rows
 
 
+def mtp_alive(found: Result) -> Table:
+    """Acceptance of the prediction layer before a stage, after it, and after it without the layer's own loss."""
+    names = {"tuned": "fine-tuning", "zero": "reinforcement"}
+    rows = [
+        [str(seed["seed"]), names[stage], f"{seed['before']:.1%}", f"{seed[stage]['after']:.1%}",
+         f"{seed[stage]['without']:.1%}", "yes" if seed[stage]["same_trunk"] else "no"]
+        for seed in found["seeds"] for stage in names
+    ]  # fmt: skip
+    return ["seed", "stage", "before", "after", "after, mtp_weight = 0", "all else the same to the bit"], rows
+
+
 def source(found: Result) -> str:
     """Machine, commit and command of a result."""
     hardware = found["hardware"]

@@ -555,6 +555,7 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "grpo-step": learning("grpo-step", learning_tables.grpo_step),
     "decode": learning("decode", learning_tables.decode),
     "parallel": learning("parallel", learning_tables.parallel),
+    "mtp-alive": learning("mtp-alive", learning_tables.mtp_alive),
     "mutants": learning("mutants", learning_tables.mutants),
     "families": families,
     "loading": loading,

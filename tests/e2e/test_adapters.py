@@ -155,12 +155,26 @@ def test_a_bfloat16_base_learns_and_is_exported_in_float32(forks: Forks, pretrai
     assert found["sampler and learner agree"]["limit"] == 0.1
 
 
+def test_a_prediction_layer_may_learn_alone_and_what_speaks_stays(
+    forks: Forks, pretrained: Path, tmp_path: Path
+) -> None:
+    folder = copied(pretrained, tmp_path / "toy")
+    ended = forks.run([*BASE, 'tuned.train=["mtp"]', "zero.steps=1"], folder)
+    assert ended.code == 0, ended.said
+    moved = differing(folder, "tuned")
+    assert moved and all(key.startswith("model.layers.2.") for key in moved)
+    for name in ("tuned", "zero"):
+        figures = [record.metrics for record in stage(folder / RUN, name).metrics()]
+        assert all(0 <= told["mtp_acceptance"] <= 1 and told["mtp_loss"] > 0 for told in figures), name
+
+
 LETTERS = {
     'tuned.adapter={rank = 4, targets = ["q_prj"]}': ('called "q_prj"', 'Did you mean "q_proj"?'),
     "tuned.adapter={rank = 4, base = 'bfloat16'}": ("computes in float32", 'dtype = "bfloat16"'),
     'tuned.freeze=["mlp.gat"]': ('called "mlp.gat"', 'Did you mean "mlp.gate"?'),
     'tuned.freeze=["*"]': ("leave nothing to train", "Freeze less"),
-    'tuned.train=["mtp"]': ("only the prediction layer", "main layers"),
+    'tuned.train=["mtp"] | tuned.mtp_weight=0': ("only the prediction layer", "main layers"),
+    'zero.train=["mtp"]': ("only the prediction layer", "main layers"),
 }
 
 
@@ -168,7 +182,7 @@ LETTERS = {
 def test_what_cannot_be_trained_is_a_letter_and_no_traceback(
     forks: Forks, pretrained: Path, tmp_path: Path, setting: str
 ) -> None:
-    ended = forks.run([*BASE, setting], copied(pretrained, tmp_path / "toy"))
+    ended = forks.run([*BASE, *setting.split(" | ")], copied(pretrained, tmp_path / "toy"))
     assert ended.code == 2 and "Traceback" not in ended.said
     assert all(said in ended.err for said in LETTERS[setting]), ended.err
 

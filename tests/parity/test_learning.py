@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from seekling.learn.advantage import ADVANTAGES
+from seekling.learn.ahead import two_ahead
 from seekling.learn.batch import Batch, Text, pack
 from seekling.learn.config import Objective
 from seekling.learn.objective import KL, policy_loss, token_weights
 from seekling.learn.objective import Said as Tokens
 from seekling.learn.presets import OBJECTIVES
-from seekling.learn.update import text_loss, token_logps, two_ahead
+from seekling.learn.update import text_loss, token_logps
 from seekling.model.decoder import Decoder
 from tests.oracles import learning as oracle
 from tests.oracles import moe as moe_oracle

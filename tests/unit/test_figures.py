@@ -43,6 +43,13 @@ def test_an_update_that_was_not_made_spoils_no_mean(totals: list[dict[str, float
     assert of_updates(totals, measured=True) == of_updates([SOUND], measured=True) | {"skipped": 1.0}
 
 
+def test_acceptance_is_counted_over_all_updates_of_a_step() -> None:
+    first = SOUND | {"mtp_loss": 1.0, "mtp_right": 1.0, "mtp_told": 2.0}
+    told = of_updates([first, LOST, SOUND | {"mtp_loss": 3.0, "mtp_right": 6.0, "mtp_told": 6.0}], measured=False)
+    assert (told["mtp_loss"], told["mtp_acceptance"]) == (2.5, 7 / 8)
+    assert "mtp_acceptance" not in of_updates([SOUND], measured=False)
+
+
 def test_of_no_update_nothing_is_said_but_how_many_were_skipped() -> None:
     assert of_updates([LOST, LOST], measured=True) == {"skipped": 2.0} and of_updates([], measured=True) == {}
 

@@ -92,7 +92,7 @@ def test_what_is_kept_for_the_way_back_is_counted_to_a_few_hundredths(name: str,
     assert 1.0 <= told / kept_by(Decoder(MODELS[name]).init_weights(0), dtype) < 1.06
 
 
-def asked_of_the_allocator(config: ModelConfig, setting: dict[str, object]) -> int:
+def asked_of_the_allocator(config: ModelConfig, setting: dict[str, object], **told: object) -> int:
     """The most bytes that stood at once in a second step, beside weights and states."""
     model = Decoder(config).init_weights(0)
     model.recomputes = bool(setting.get("recomputes"))
@@ -100,7 +100,7 @@ def asked_of_the_allocator(config: ModelConfig, setting: dict[str, object]) -> i
         add_adapters(model, rank=rank, scale=1.0, targets=TARGETS, seed=0)
     optimizers = Optimizers(model, Optim(matrices="muon" if setting.get("muon") else "adamw"), 4)
     batch = pack([Text(row.tolist(), np.ones(LENGTH, np.float32) / 999) for row in rows().tokens_BT], LENGTH)
-    go = partial(step, model, optimizers, batch, partial(text_loss, num_rows=ROWS), step_index=0,
+    go = partial(step, model, optimizers, batch, partial(text_loss, num_rows=ROWS, **told), step_index=0,  # type: ignore[arg-type]
                  passes=int(setting.get("passes", 1)),  # type: ignore[call-overload]
                  dtype=torch.bfloat16 if setting.get("computed") == 2 else torch.float32)  # fmt: skip
     go()
@@ -127,6 +127,21 @@ def test_an_update_asks_for_what_was_told_or_a_little_less(name: str, setting: s
     beside = ("weights", "optimizer states", "runtime", "kernels", "allocator", "batch")
     peak = max(sum(b for part, b in moments[m].items() if part not in beside) for m in ("update", "optimizer"))
     assert 0.96 <= peak / asked_of_the_allocator(MODELS[name], SETTINGS[setting]) < 1.15
+
+
+@pytest.mark.parametrize("setting", ["whole", "4 passes", "muon"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_layer_that_looks_ahead_is_told_with_its_activations_and_states(apart: bool, setting: str) -> None:
+    config = MODELS["latent experts"].model_copy(update={"num_nextn_predict_layers": 1})
+    told = predict(work(config, ahead=True, **SETTINGS[setting])).moments  # type: ignore[arg-type]
+    beside = ("weights", "optimizer states", "runtime", "kernels", "allocator", "batch")
+    peak = max(sum(b for part, b in told[m].items() if part not in beside) for m in ("update", "optimizer"))
+    real = asked_of_the_allocator(config, SETTINGS[setting], mtp_weight=0.1, mtp_apart=apart)
+    assert 0.96 <= peak / real < 1.2
+    own = sum(int(np.prod(shape)) for name, shape in shapes(config).items() if name.startswith("mtp."))
+    without = predict(work(MODELS["latent experts"], **SETTINGS[setting])).moments  # type: ignore[arg-type]
+    states = told["update"]["optimizer states"] - without["update"]["optimizer states"]
+    assert 4 * own <= states <= 8 * own
 
 
 def test_chunks_of_logits_are_bounded_as_the_loss_bounds_them() -> None:
@@ -219,6 +234,21 @@ def test_rollouts_are_taken_to_be_as_long_as_they_may_be() -> None:
     assert rows_of(zero, config, replace(PLACE, prompt=4)) == 15  # type: ignore[arg-type]  # 48 + 4 of 64
     short = load_manifest("zero-tiny", ["zero.sampling.max_tokens=12", "zero.packing.row_tokens=64"]).stage("zero")
     assert rows_of(short, config, replace(PLACE, prompt=20)) == 128  # type: ignore[arg-type]  # two in a row
+
+
+AHEAD = {
+    "base.mtp_weight=0.1": True, "base.mtp_weight=0": False, "base.freeze=['mtp']": True, "zero.mtp_weight=0.1": True,
+    "zero.mtp_weight=0": False, "zero.freeze=['mtp']": False, "zero.adapter.rank=4": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", AHEAD)
+def test_the_prediction_layer_counts_where_it_learns(setting: str) -> None:
+    manifest = load_manifest("zero-tiny", [setting])
+    stage, config = manifest.stage(setting.split(".")[0]), manifest.stage("base").model  # type: ignore[attr-defined]
+    told = work_of(stage, config, "float32", PLACE)  # type: ignore[arg-type]
+    assert told.ahead is AHEAD[setting]
+    assert any(name.startswith("mtp.") for name in told.trained) is (AHEAD[setting] and "freeze" not in setting)
 
 
 def test_what_to_change_is_written_as_a_command_line_takes_it_and_each_leaves_less() -> None:

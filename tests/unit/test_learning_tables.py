@@ -19,7 +19,7 @@ def shown(name: str, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
     return page
 
 
-@pytest.mark.parametrize("name", ["memory", "fit", "grpo-step", "decode", "parallel", "mutants"])
+@pytest.mark.parametrize("name", ["memory", "fit", "grpo-step", "decode", "parallel", "mtp-alive", "mutants"])
 def test_without_a_result_file_it_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readme, "result_of", lambda asked: None)
     assert readme.BLOCKS[name](None) == readme.NONE_YET
@@ -58,6 +58,16 @@ def test_processes_are_told_against_one(monkeypatch: pytest.MonkeyPatch) -> None
         "of_one": {"one": {"update": 1.0}, "two": {"update": 1.5}},
     }
     assert "| two processes | 150 (1.50) |" in shown("parallel", told, monkeypatch)
+
+
+def test_a_layer_kept_alive_is_told_beside_one_that_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = {
+        "tuned": {"after": 0.9, "without": 0.655, "same_trunk": True},
+        "zero": {"after": 0.86, "without": 0.8, "same_trunk": False},
+    }
+    page = shown("mtp-alive", {"seeds": [{"seed": 3, "before": 0.8613, **stages}]}, monkeypatch)
+    assert "| 3 | fine-tuning | 86.1% | 90.0% | 65.5% | yes |" in page
+    assert "| 3 | reinforcement | 86.1% | 86.0% | 80.0% | no |" in page
 
 
 def test_mutants_that_raise_are_noticed_and_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,23 +200,23 @@ def test_no_operation_makes_more_than_a_chunk_neither_forward_nor_back(
     assert seen.largest <= limit < SHAPE[0] * SHAPE[1] * VOCAB
 
 
-def test_a_batch_that_fits_makes_its_logits_once() -> None:
+def test_a_batch_that_fits_makes_its_logits_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small steps are made of many short operations: nothing is computed again where there is room."""
     model, (states_BTD, targets_BT, wanted_BT, _) = decoder(torch.float32), drawn(torch.float32)
     made: list[int] = []
-    logits = model.logits
+    plainly = logps._plain
 
-    def spy(states: Tensor) -> Tensor:
-        made.append(len(states))
-        return logits(states)
+    def spy(logits_MV: Tensor, *how: Any) -> tuple[Tensor, Tensor]:
+        made.append(len(logits_MV))
+        return plainly(logits_MV, *how)
 
-    model.logits = spy  # type: ignore[method-assign]
+    monkeypatch.setattr(logps, "_plain", spy)
     with Seen() as ours:
         loss = cross_entropy(model, states_BTD, targets_BT, wanted_BT).sum()
         torch.autograd.grad(loss, states_BTD)
     assert made == [int(wanted_BT.sum())]
     with Seen() as plain:
-        every = torch.nn.functional.cross_entropy(logits(states_BTD).flatten(0, 1), targets_BT.flatten())
+        every = torch.nn.functional.cross_entropy(model.logits(states_BTD).flatten(0, 1), targets_BT.flatten())
         torch.autograd.grad(every, states_BTD)
     assert ours.count - plain.count < 25  # what choosing and laying out again takes, however large the model
 
@@ -233,8 +233,8 @@ def test_chunks_are_counted_in_bytes_grow_with_the_head_and_are_never_empty() ->
 def test_a_long_batch_is_read_in_chunks_and_a_short_one_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     model, (states_BTD, targets_BT, _, _) = decoder(torch.float32), drawn(torch.float32)
     asked: list[int] = []
-    logits = model.logits
-    model.logits = lambda states: (asked.append(len(states)), logits(states))[1]  # type: ignore[method-assign]
+    plainly = logps._plain
+    monkeypatch.setattr(logps, "_plain", lambda logits, *how: (asked.append(len(logits)), plainly(logits, *how))[1])
     for room, whole in (
         (targets_BT.numel() * VOCAB * 4, [targets_BT.numel()]),
         (targets_BT.numel() * VOCAB * 4 - 1, []),

@@ -145,6 +145,16 @@ def test_a_repeated_step_counts_once_in_a_curve_and_the_last_one_wins(run: Path)
     assert len(zero.steps) == SMALL["rl_steps"]
 
 
+def test_a_layer_that_looks_ahead_has_a_curve_where_it_learned(run: Path) -> None:
+    assert "Two tokens ahead" not in render_report(run)
+    file = of(run, "zero", "metrics.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        line["metrics"] |= {"mtp_loss": 0.4, "mtp_acceptance": 0.8}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "Two tokens ahead" in render_report(run)
+
+
 def test_a_torn_last_line_is_left_out(run: Path) -> None:
     whole = render_report(run)
     for name in ("metrics.jsonl", "../ledger.jsonl"):

@@ -42,22 +42,32 @@ def token_logps(
     ``pull_entropy`` asks for it. Both are 0 where ``wanted_BT`` is False. A model in float64 is answered in float64.
     """
     how = _How(temperature, kept, tells_entropy=True, pulls_entropy=pull_entropy)
-    return _read(model, hidden.states_BTD, targets_BT, wanted_BT, how)
+    return _read(model.head_VD, hidden.states_BTD, targets_BT, wanted_BT, how)
 
 
 def cross_entropy(model: Decoder, states_BTD: Tensor, targets_BT: Tensor, wanted_BT: Tensor | None = None) -> Tensor:
     """-log p(target), in nats, float32: [B, T]; 0 where ``wanted_BT`` is False."""
-    return -_read(model, states_BTD, targets_BT, wanted_BT, _How())[0]
+    return -_read(model.head_VD, states_BTD, targets_BT, wanted_BT, _How())[0]
+
+
+def guesses(
+    head_VD: Tensor, states_BTD: Tensor, targets_BT: Tensor, wanted_BT: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """-log p(target), in nats, and 1 where the target is the likeliest token: two [B, T], float32; 0 if not wanted."""
+    how = _How(temperature, tells_best=True)
+    logp_BT, best_BT = _read(head_VD, states_BTD, targets_BT, wanted_BT, how)
+    return -logp_BT, best_BT
 
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """What is read from logits: after which temperature, among which ids, and whether entropies too."""
+    """What is read from logits: after which temperature, among which ids; beside it entropies, or what is likeliest."""
 
     temperature: float = 1.0
     kept: KeptIds | None = None
     tells_entropy: bool = False
     pulls_entropy: bool = False
+    tells_best: bool = False
 
     def at(self, index_M: Tensor) -> _How:
         """The same for the predictions ``index_M`` alone, which are in order."""
@@ -70,21 +80,21 @@ class _How:
 
 
 def _read(
-    model: Decoder, states_BTD: Tensor, targets_BT: Tensor, wanted_BT: Tensor | None, how: _How
+    head_VD: Tensor | None, states_BTD: Tensor, targets_BT: Tensor, wanted_BT: Tensor | None, how: _How
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies [B, T] of the positions that are wanted, 0 of others."""
+    """Log-probabilities, and what is told beside [B, T], of the positions that are wanted, 0 of others."""
     states_ND, targets_M = states_BTD.flatten(0, 1), targets_BT.flatten()
     index_M = None if wanted_BT is None else wanted_BT.flatten().nonzero().squeeze(1)
     if index_M is not None:
         targets_M, how = targets_M.index_select(0, index_M), how.at(index_M)
-    vocab, itemsize = model.config.vocab_size, _wide(states_BTD).itemsize
+    vocab, itemsize = states_BTD.shape[-1] if head_VD is None else len(head_VD), _wide(states_BTD).itemsize
     if len(targets_M) * vocab * itemsize <= CHUNK_BYTES:
         own_MD = states_ND if index_M is None else states_ND.index_select(0, index_M)
-        logp_M, entropy_M = _plain(model.logits(own_MD), targets_M, how)
+        logp_M, entropy_M = _plain(own_MD if head_VD is None else F.linear(own_MD, head_VD), targets_M, how)
     else:
         places_M = torch.arange(len(states_ND), device=states_ND.device) if index_M is None else index_M
-        rows = rows_per_chunk(vocab, itemsize, 0 if model.head_VD is None else model.head_VD.nbytes)
-        logp_M, entropy_M = _Chunked.apply(states_ND, model.head_VD, places_M, targets_M, how, rows)
+        rows = rows_per_chunk(vocab, itemsize, 0 if head_VD is None else head_VD.nbytes)
+        logp_M, entropy_M = _Chunked.apply(states_ND, head_VD, places_M, targets_M, how, rows)
     if index_M is None:
         return logp_M.view_as(targets_BT), entropy_M.view_as(targets_BT)
     blank_N = logp_M.new_zeros(targets_BT.numel())
@@ -109,10 +119,10 @@ def _wide(states: Tensor) -> torch.dtype:
 def _plain(logits_MV: Tensor, targets_M: Tensor, how: _How) -> tuple[Tensor, Tensor]:
     """From logits that may be held whole, by autograd's own rules."""
     logits_MV = logits_MV.to(_wide(logits_MV))
+    logits_MV = logits_MV / how.temperature if how.temperature != 1 else logits_MV
     if not how.tells_entropy:
         logp_M = -F.cross_entropy(logits_MV, targets_M, reduction="none")
-        return logp_M, torch.zeros_like(logp_M)
-    logits_MV = logits_MV / how.temperature if how.temperature != 1 else logits_MV
+        return logp_M, _is_best(logits_MV, targets_M, logp_M) if how.tells_best else torch.zeros_like(logp_M)
     logits_MV = logits_MV if how.kept is None else logits_MV.masked_fill(~possible(how.kept, logits_MV), float("-inf"))
     logp_MV = logits_MV.log_softmax(-1)
     del logits_MV  # which nothing needs, neither here nor on the way back
@@ -144,6 +154,8 @@ class _Chunked(torch.autograd.Function):
             logp_M[start:end] = _at(logp_CV, targets_M[start:end])
             if how.tells_entropy:
                 entropy_M[start:end] = -logp_CV.exp().mul_(_finite(logp_CV, how)).sum(-1)
+            if how.tells_best:
+                entropy_M[start:end] = _is_best(logp_CV, targets_M[start:end], logp_M)
             del logp_CV  # else this chunk's would lie beside the next one's
         ctx.save_for_backward(states_ND, head_VD, places_M, targets_M, logp_M, entropy_M)
         if not how.pulls_entropy:
@@ -233,6 +245,11 @@ def _counts(kept: KeptIds) -> Tensor:
 
 def _at(logp_CV: Tensor, targets_C: Tensor) -> Tensor:
     return logp_CV.gather(-1, targets_C.unsqueeze(-1)).squeeze(-1)
+
+
+def _is_best(scores_CV: Tensor, targets_C: Tensor, like: Tensor) -> Tensor:
+    """1 where the target has the highest score, else 0."""
+    return (scores_CV.argmax(-1) == targets_C).to(like.dtype)
 
 
 def _finite(logp_CV: Tensor, how: _How) -> Tensor:

@@ -40,8 +40,8 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float, lanes: Lanes = ONE,
-        matrices: Matrices = WHOLE,
+        self, params: Iterable[Tensor] | Iterable[dict[str, Any]], *, lr: float, momentum: float, weight_decay: float,
+        lanes: Lanes = ONE, matrices: Matrices = WHOLE,
     ) -> None:  # fmt: skip
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.lanes, self.matrices = lanes, matrices
@@ -74,13 +74,21 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimizers:
-    """The optimizers of what a model trains (``requires_grad``) under one schedule; the frozen is not looked at."""
+    """The optimizers of what a model trains (``requires_grad``) under one schedule; the frozen is not looked at.
 
-    def __init__(self, model: nn.Module, config: Optim, num_steps: int, lanes: Lanes = ONE) -> None:
+    What is named like ``apart`` has a loss of its own, and is clipped and moved by itself: nothing it does can change
+    a bit of the rest.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: Optim, num_steps: int, lanes: Lanes = ONE, *, apart: tuple[str, ...] = ()
+    ) -> None:
         self.config, self.num_steps, self.guard = config, num_steps, Guard(config.spike)
         self.world, self.learner = lanes.world, lanes.world.learner(model)
         trained = self.learner.trained
         self.names: dict[Tensor, str] = {p: name for name, p in trained.items()}
+        own = [p for p, name in self.names.items() if name.startswith(apart)]
+        self.parts = [[p for p, name in self.names.items() if not name.startswith(apart)], *([own] if own else [])]
         matrices = [p for name, p in trained.items() if config.matrices == "muon" and is_matrix(name, p)]
         chosen = set(matrices)
         others = [p for p in self.names if p not in chosen]
@@ -88,18 +96,26 @@ class Optimizers:
         if others:
             betas = (config.beta1, config.beta2)
             self.all.append(
-                torch.optim.AdamW(others, lr=config.lr, betas=betas, eps=config.eps, weight_decay=0.0, fused=True)
+                torch.optim.AdamW(
+                    self._groups(others), lr=config.lr, betas=betas, eps=config.eps, weight_decay=0.0, fused=True
+                )
             )
         if matrices:
             self.all.append(Muon(
-                matrices, lr=config.muon_lr, momentum=config.momentum, weight_decay=config.weight_decay,
+                self._groups(matrices), lr=config.muon_lr, momentum=config.momentum, weight_decay=config.weight_decay,
                 lanes=lanes, matrices=self.learner.matrices,
             ))  # fmt: skip
         self.peaks = [group["lr"] for optimizer in self.all for group in optimizer.param_groups]
 
+    def _groups(self, params: Sequence[Tensor]) -> list[dict[str, Any]]:
+        """A group for each part: matrices that are orthogonalised together are of one."""
+        chosen = set(params)
+        return [{"params": own} for part in self.parts if (own := [p for p in part if p in chosen])]
+
     def step(self, step: int, loss: float = 0.0) -> dict[str, float]:
         """Clip, update, clear the gradients. Returns ``grad_norm`` before clipping, and 1 as ``skipped`` or 0.
 
+        The norm is that of what is not apart. Where the gradient of what is apart is not finite, that alone stays.
         Where the guard finds fault with norm or loss, weights and state stay as they were. Raises Broken when the
         update left weights that are not finite.
         """
@@ -114,9 +130,15 @@ class Optimizers:
         return {"grad_norm": norm, "skipped": float(is_skipped)}
 
     def _clip(self) -> float:
-        grads = [p.grad for p in self.names if p.grad is not None]
-        norm = self.world.norm(nn.utils.get_total_norm(grads))
-        nn.utils.clip_grads_with_norm_(list(self.names), self.config.clip_norm, norm)
+        norm, *apart = map(self._clipped, self.parts)
+        for part, own in zip(self.parts[1:], apart, strict=True):
+            for p in part if not math.isfinite(own) else ():
+                p.grad = None
+        return norm
+
+    def _clipped(self, part: Sequence[Tensor]) -> float:
+        norm = self.world.norm(nn.utils.get_total_norm([p.grad for p in part if p.grad is not None]))
+        nn.utils.clip_grads_with_norm_(part, self.config.clip_norm, norm)
         return float(norm)
 
     def _norm(self, tensors: list[Tensor]) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from seekling.learn.ahead import look_ahead
 from seekling.learn.batch import Batch
 from seekling.learn.config import Critic, Objective
 from seekling.learn.lanes import ONE, Lanes
@@ -77,22 +78,22 @@ def add(grads: list[Tensor | None], found: list[Tensor | None]) -> None:
 
 
 def text_loss(
-    model: Decoder, batch: Batch, *, mtp_weight: float = 0.0, balance_weight: float = 0.0, num_rows: int = 1
-) -> Loss:
+    model: Decoder, batch: Batch, *, mtp_weight: float = 0.0, mtp_apart: bool = False, balance_weight: float = 0.0,
+    num_rows: int = 1,
+) -> Loss:  # fmt: skip
     """Weighted next-token cross-entropy, plus multi-token prediction and sequence balance, each times its weight.
 
-    ``num_rows`` is the whole step's: the balance loss is a mean over rows (DeepSeek-V3, eq. 17-20, 24-25).
+    ``num_rows`` is the whole step's: the balance loss is a mean over rows (DeepSeek-V3, eq. 17-20, 24-25). With
+    ``mtp_apart`` multi-token prediction reaches the prediction layer alone, and its experts are not balanced.
     """
     hidden = model(batch.rows)
     main = (cross_entropy(model, hidden.states_BTD, batch.targets_BT, batch.weight_BT > 0) * batch.weight_BT).sum()
     value, sums = main, {"loss": main.detach()}
     routings = list(hidden.routings)
     if mtp_weight:
-        ahead_BTD, routing = model.predict_next(batch.rows, hidden.states_BTD)
-        routings += [routing] if routing is not None else []
-        targets_BT, weight_BT = two_ahead(batch)
-        mtp = (cross_entropy(model, ahead_BTD, targets_BT, weight_BT > 0) * weight_BT).sum()
-        value, sums = value + mtp_weight * mtp, sums | {"mtp_loss": mtp.detach()}
+        ahead = look_ahead(model, batch, hidden.states_BTD, apart=mtp_apart)
+        routings += [ahead.routing] if ahead.routing is not None and not mtp_apart else []
+        value, sums = value + mtp_weight * ahead.loss, sums | ahead.sums
     if routings:
         real_N = (batch.rows.segments_BT > 0).flatten()
         row_N = torch.arange(len(batch.targets_BT), device=real_N.device).repeat_interleave(batch.targets_BT.shape[1])
@@ -106,19 +107,22 @@ def text_loss(
     return Loss(value, sums)
 
 
-def two_ahead(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Targets and weights for predicting t+2 from t; a text's last two positions have none."""
-    targets_BT, weight_BT = batch.targets_BT.roll(-1, 1), batch.weight_BT.roll(-1, 1)
-    same_BT = batch.rows.segments_BT == batch.rows.segments_BT.roll(-1, 1)
-    same_BT[:, -1] = False
-    return targets_BT, weight_BT * same_BT
-
-
-def rollout_loss(model: Decoder, batch: Batch, *, objective: Objective, temperature: float) -> Loss:
+def rollout_loss(
+    model: Decoder,
+    batch: Batch,
+    *,
+    objective: Objective,
+    temperature: float,
+    mtp_weight: float = 0.0,
+    num_ahead: int = 1,
+) -> Loss:
     """The policy objective on rollouts, with the sampler's routes replayed when the batch holds them.
 
     ``old``, who began the update, is in the batch's values where the policy has moved since; else it is the policy
     itself where a correction tells it from the sampler, and the sampler where nothing does.
+
+    The prediction layer learns, apart, what was said, whatever it earned: each of the whole update's ``num_ahead``
+    tokens alike.
     """
     hidden = model(batch.rows, batch.routes or None)
     said_BT, behaviour_BT = batch.weight_BT > 0, batch.values["behaviour"]
@@ -138,6 +142,10 @@ def rollout_loss(model: Decoder, batch: Batch, *, objective: Objective, temperat
     if "return" in batch.values:
         missed = critic_loss(model, hidden, batch, objective.critic)
         value, sums = value + missed, sums | {"critic_loss": missed.detach()}
+    if mtp_weight:
+        alike = replace(batch, weight_BT=said_BT.to(batch.weight_BT.dtype) / num_ahead)
+        ahead = look_ahead(model, alike, hidden.states_BTD, temperature=temperature, apart=True)
+        value, sums = value + mtp_weight * ahead.loss, sums | ahead.sums
     return Loss(value, sums)
 
 

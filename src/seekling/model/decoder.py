@@ -170,10 +170,15 @@ class Decoder(nn.Module):
             return block(*given)
         return checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)  # no block draws anything
 
-    def predict_next(self, rows: Rows, hidden_BTD: Tensor) -> tuple[Tensor, Routing | None]:
-        """Hidden states whose logits at t speak about token t+2 [B, T, D]; the last two of a segment mean nothing."""
+    def predict_next(self, rows: Rows, hidden_BTD: Tensor, *, apart: bool = False) -> tuple[Tensor, Routing | None]:
+        """Hidden states whose logits at t speak about token t+2 [B, T, D]; the last two of a segment mean nothing.
+
+        With ``apart`` no gradient goes beyond the prediction layer, to the states or to the embedding.
+        """
         assert self.mtp is not None
         embedding_BTD = self.embed_tokens(rows.tokens_BT.roll(-1, 1))
+        if apart:
+            hidden_BTD, embedding_BTD = hidden_BTD.detach(), embedding_BTD.detach()
         return self.mtp(hidden_BTD, embedding_BTD, self.rotary_TR[rows.positions_BT], rows.bias(hidden_BTD))
 
     def extend(self, chunk: Chunk, pages: Pages, ops: Ops, embedded_ND: Tensor | None = None) -> Hidden:

@@ -27,6 +27,8 @@ from seekling.rewards.rubric import Rubric
 from seekling.tasks.corpus import Mixture
 from seekling.tasks.registry import FAMILIES, build_task
 
+AHEAD = "how much the prediction layer, where there is one, learns of what is learned, itself alone; 0 leaves it"
+"""What ``mtp_weight`` says in stages whose teaching it must not change."""
 FORMAT = 1
 """Version of the manifest's language."""
 
@@ -162,6 +164,7 @@ class Sft(Trained):
     task: str | dict[str, Any] = Field("", description="or: the task whose traces are the text")
     text: Mixture = Mixture(facts=0.0, qualities={"expert": 1.0})
     tokens_per_step: int = Field(2048, ge=64, description="texts are taken until they hold this many tokens")
+    mtp_weight: float = Field(0.1, ge=0, description=AHEAD)
 
 
 class Curate(StageSettings):
@@ -206,6 +209,7 @@ class Grpo(Trained):
     objective: Objective = Field(OBJECTIVES["dr_grpo"], description="a name, or a table: preset and what differs")
     minibatches: int = Field(1, ge=1, description="updates that share a batch of rollouts, each with a part of it")
     epochs: int = Field(1, ge=1, description="how often a batch of rollouts is gone through")
+    mtp_weight: float = Field(0.1, ge=0, description=AHEAD)
     refill: int = Field(
         0, ge=0, description="more batches of problems that may be asked to replace groups without spread (DAPO)"
     )
@@ -349,6 +353,7 @@ class Dpo(Preferences):
     )
     average: bool = Field(False, description="compare means per token instead of whole replies (TRL's ipo does)")
     nll: float = Field(0.0, ge=0, description="weight of the chosen replies' own next-token loss (Llama 3: 0.2)")
+    mtp_weight: float = Field(0.1, ge=0, description=f"{AHEAD} (of the chosen replies)")
 
     @model_validator(mode="after")
     def _smoothing_of_dpo(self) -> Dpo:

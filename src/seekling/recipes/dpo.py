@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from seekling.engine.foreign import engine_for
+from seekling.learn.ahead import look_ahead, weight_of
 from seekling.learn.batch import Batch, Text
+from seekling.learn.logps import cross_entropy
 from seekling.learn.preference import PREFERENCES, averaged, in_pairs, preferred
 from seekling.learn.reading import logps, read
 from seekling.learn.update import Loss
@@ -42,7 +44,8 @@ def dpo(stage: Stage, config: Dpo) -> dict[str, float]:
         return referred(together(found), reference, stage, config)
 
     def flops(context: float, training: bool) -> float:
-        read_once, trained = (flops_per_token(model.config, context, training=yes) for yes in (False, True))
+        read_once = flops_per_token(model.config, context, training=False)
+        trained = flops_per_token(model.config, context, training=True, mtp=bool(weight_of(model, config.mtp_weight)))
         return trained + read_once if training else read_once  # the reference's look is part of a step
 
     way = Way(lesson, partial(dpo_pass, config=config), flops, WATCHED)
@@ -74,7 +77,8 @@ def dpo_pass(model: Decoder, batch: Batch, *, config: Dpo) -> Loss:
 
     A reward is beta log pi/ref of a whole reply.
     """
-    logp_BT, said_BT = logps(model, batch), batch.weight_BT > 0
+    states_BTD, said_BT = model(batch.rows, batch.routes or None).states_BTD, batch.weight_BT > 0
+    logp_BT = -cross_entropy(model, states_BTD, batch.targets_BT, said_BT)
     apart_BT = (logp_BT - batch.values["reference"]) * said_BT
     summed, said, weight = (in_pairs(x, batch.rows.segments_BT) for x in (apart_BT, said_BT.float(), batch.weight_BT))
     judged = averaged(summed, said) if config.average else summed
@@ -92,7 +96,12 @@ def dpo_pass(model: Decoder, batch: Batch, *, config: Dpo) -> Loss:
         # Every chosen token alike, over the whole step (Llama 3, arXiv 2407.21783, section 4.1.4).
         nll = -(logp_BT * batch.values["chosen"]).sum()
         value, sums = value + config.nll * nll, sums | {"nll_loss": nll.detach()}
-    return Loss(value, {"loss": value.detach(), **sums})
+    sums = {"loss": value.detach(), **sums}
+    if mtp_weight := weight_of(model, config.mtp_weight):
+        chosen = replace(batch, weight_BT=batch.values["chosen"])
+        ahead = look_ahead(model, chosen, states_BTD, apart=True)
+        value, sums = value + mtp_weight * ahead.loss, sums | ahead.sums
+    return Loss(value, sums)
 
 
 def of_policy(policy: Policy, texts: Sequence[Text], stage: Stage, config: Dpo) -> list[SelfTest]:

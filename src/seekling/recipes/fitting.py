@@ -149,7 +149,7 @@ def work_of(stage: Trained, config: ModelConfig, dtype: str, place: Place) -> Wo
         lanes=place.lanes, held=FLOAT // 2 if adapter.base == "bfloat16" else FLOAT,
         computed=FLOAT // 2 if dtype == "bfloat16" else FLOAT, adapted=bool(adapter.rank),
         recomputes=stage.packing.checkpoint_activations,
-        ahead=isinstance(stage, Pretrain) and bool(stage.mtp_weight and config.num_nextn_predict_layers),
+        ahead=looks_ahead(stage, config, trained),
         referenced=isinstance(stage, Grpo) or stage.kind == "dpo", draws_weights=isinstance(stage, Pretrain),
         sampled=sampled_by(stage, config, place) if isinstance(stage, Grpo) and stage.sampler == "engine" else None,
         compiled=place.kind == "cpu" and kernels.told() == "compiled",
@@ -164,8 +164,15 @@ def trained_by(stage: Trained, config: ModelConfig) -> dict[str, Shape]:
     named = {told(name): (name, shape) for name, shape in shapes(config).items()}
     kept = (matching(stage.train, named) or named.keys()) - matching(stage.freeze, named)
     reached = dict(named[name] for name in named if name in kept)
-    ahead = isinstance(stage, Pretrain) and stage.mtp_weight
+    ahead = getattr(stage, "mtp_weight", 0.0)
     return {name: shape for name, shape in reached.items() if ahead or not name.startswith("mtp.")}
+
+
+def looks_ahead(stage: Trained, config: ModelConfig, trained: Mapping[str, Shape]) -> bool:
+    """Whether a stage's loss asks the prediction layer: in pretraining for the trunk's sake too, later for its own."""
+    if isinstance(stage, Pretrain):
+        return bool(stage.mtp_weight and config.num_nextn_predict_layers)
+    return any(name.startswith("mtp.") for name in trained)
 
 
 def is_matrix(name: str, shape: Shape) -> bool:

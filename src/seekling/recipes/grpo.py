@@ -18,6 +18,7 @@ import torch
 from seekling.errors import UserError
 from seekling.evals.evaluate import attempts_of
 from seekling.evals.judging import Judge
+from seekling.learn.ahead import LAYER, num_ahead, of_layer, weight_of
 from seekling.learn.batch import Text, narrowest, pack, text_of
 from seekling.learn.optim import Optimizers
 from seekling.learn.reading import read, values_before
@@ -52,7 +53,7 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     reference = reference_of(policy.model)
     if config.objective.advantage == "gae":
         add_head(policy.model)
-    optimizers = Optimizers(policy.model, config.optim, config.steps * config.updates, stage.lanes)
+    optimizers = Optimizers(policy.model, config.optim, config.steps * config.updates, stage.lanes, apart=(LAYER,))
     with stage.self_testing():
         _self_test(stage, config, judge, policy, reference)
     policy = sampled_by(stage, config, policy, task)
@@ -185,17 +186,19 @@ def learn(
 ) -> tuple[list[dict[str, float]], int, float]:
     """The step's updates. Returns the figures of each, and the tokens and FLOPs of all."""
     totals, tokens, flops = [], 0, 0.0
-    loss = partial(rollout_loss, objective=config.objective, temperature=config.sampling.temperature)
+    mtp = weight_of(policy.model, config.mtp_weight)
+    loss = partial(rollout_loss, objective=config.objective, temperature=config.sampling.temperature, mtp_weight=mtp)
     for number, texts in enumerate(updates(lessons, config, f"{stage.seed}/{index}")):
         batch = pack(texts, narrowest(texts, config.packing.row_tokens)).to(stage.device)
         figures = step(
-            policy.model, optimizers, batch, loss, step_index=index * config.updates + number,
-            passes=config.packing.passes, lanes=stage.lanes, dtype=stage.dtype,
+            policy.model, optimizers, batch, partial(loss, num_ahead=max(1, num_ahead(batch))),
+            step_index=index * config.updates + number, passes=config.packing.passes, lanes=stage.lanes,
+            dtype=stage.dtype,
         )  # fmt: skip
         context = float(batch.rows.positions_BT.float().mean())
         totals.append(figures)
         tokens += batch.num_tokens
-        flops += batch.num_tokens * flops_per_token(policy.model.config, context, training=True)
+        flops += batch.num_tokens * flops_per_token(policy.model.config, context, training=True, mtp=bool(mtp))
     return totals, tokens, flops
 
 
@@ -254,7 +257,7 @@ def of_updates(totals: Sequence[Mapping[str, float]], *, measured: bool) -> dict
     moved = {"drift_kl": "mismatch_kl", "clip_ratio_low": "clipped_low", "clip_ratio_high": "clipped_high"}
     several = {name: per_token(sum_) for name, sum_ in moved.items()} if len(made) > 1 else {}
     asked = {"kl": measured, "correction": "correction" in made[0]}
-    return figures | several | {name: per_token(name) for name, is_asked in asked.items() if is_asked}
+    return figures | several | {name: per_token(name) for name, is_asked in asked.items() if is_asked} | of_layer(*made)
 
 
 def held_out_pass(policy: Policy, judge: Judge, config: Grpo) -> tuple[float, tuple[int, float]]:

@@ -20,7 +20,7 @@ from seekling.model.decoder import Decoder
 from seekling.model.foreign import load_any
 from seekling.model.lora import add_adapters, keep_trained
 from seekling.plan.machine import give_back
-from seekling.recipes.config import Trained
+from seekling.recipes.config import Pretrain, Sft, Trained
 from seekling.recipes.together import joined, share
 from seekling.records import Group, Problem, Rollout
 from seekling.text.chat import encode_prompts
@@ -87,11 +87,11 @@ def prepare(model: Decoder, config: Trained, seed: str) -> None:
         )
     elif config.train or config.freeze:
         keep_trained(model, train=config.train, freeze=config.freeze)
-        ahead = bool(getattr(config, "mtp_weight", 0.0))
-        if not ahead and all(n.startswith("mtp.") for n, weight in model.named_parameters() if weight.requires_grad):
+        alone = isinstance(config, Pretrain | Sft) and config.mtp_weight > 0  # it may learn to draft and nothing else
+        if not alone and all(n.startswith("mtp.") for n, weight in model.named_parameters() if weight.requires_grad):
             raise UserError(
-                f'stage "{config.name}" would train only the prediction layer, which its loss does not reach',
-                next_step="Train something of the main layers too.",
+                f'stage "{config.name}" would train only the prediction layer, which what it teaches does not reach',
+                next_step="Train something of the main layers too, or the layer alone in a stage of sft.",
             )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seekling.learn.ahead import LAYER, of_layer
 from seekling.learn.batch import Batch, Text, pack
 from seekling.learn.optim import Optimizers
 from seekling.learn.update import Loss, step
@@ -52,7 +53,7 @@ def learn_pairs(
         stage.warn("no pair is held out: whether others would be told apart is not measured")
     with stage.self_testing():
         stage.folder.write(selftests=require(*tests, of_slicing(stage, config, model, first, way.loss)))
-    optimizers = Optimizers(model, config.optim, config.steps, stage.lanes)
+    optimizers = Optimizers(model, config.optim, config.steps, stage.lanes, apart=(LAYER,))
     clock = Clock()
 
     def measured(steps_done: int) -> dict[str, float]:
@@ -98,8 +99,9 @@ def counted(each: Mapping[str, Tensor], weight: Tensor) -> dict[str, Tensor]:
 
 def means(totals: Mapping[str, float]) -> dict[str, float]:
     """A step's figures from its sums: means over its pairs, unless they are weighed already."""
-    told = {name: value for name, value in totals.items() if name != "pairs"}
-    return {name: value if name in WEIGHED else value / totals["pairs"] for name, value in told.items()}
+    told = {name: value for name, value in totals.items() if name != "pairs" and not name.startswith("mtp_")}
+    own = {name: value if name in WEIGHED else value / totals["pairs"] for name, value in told.items()}
+    return own | of_layer(totals)
 
 
 def compared(

@@ -9,6 +9,7 @@ import numpy as np
 
 from seekling.engine.engine import Engine
 from seekling.engine.sampler import seed_of
+from seekling.learn.ahead import LAYER, of_layer, weight_of
 from seekling.learn.batch import Text, pack, spread
 from seekling.learn.config import Gaps
 from seekling.learn.optim import Optimizers
@@ -34,9 +35,10 @@ def learn_text(
     if config.adapter.rank:
         with stage.self_testing():
             _self_test(stage, model, tokenizer, texts(0))
-    optimizers = Optimizers(model, config.optim, config.steps, stage.lanes)
+    jointly = isinstance(config, Pretrain)
+    optimizers = Optimizers(model, config.optim, config.steps, stage.lanes, apart=() if jointly else (LAYER,))
     start = stage.restore(config, model, optimizers)
-    mtp = config.mtp_weight if isinstance(config, Pretrain) and model.mtp is not None else 0.0
+    mtp = config.mtp_weight if jointly and model.mtp is not None else weight_of(model, config.mtp_weight)
     balance, speed = (config.balance_weight, config.bias_speed) if isinstance(config, Pretrain) else (0.0, 0.0)
     gaps = config.gaps if isinstance(config, Pretrain) else Gaps()
     clock = Clock()
@@ -46,14 +48,17 @@ def learn_text(
         batch = spread(batch, gaps, model.config.max_position_embeddings, seed_of(stage.seed, index, "gaps"))
         batch.weight_BT.div_(batch.weight_BT.sum())
         batch = batch.to(stage.device)
-        loss = partial(text_loss, mtp_weight=mtp, balance_weight=balance, num_rows=len(batch.targets_BT))
+        loss = partial(
+            text_loss, mtp_weight=mtp, mtp_apart=not jointly, balance_weight=balance, num_rows=len(batch.targets_BT)
+        )
         totals = step(
             model, optimizers, batch, loss,
             step_index=index, passes=config.packing.passes, lanes=stage.lanes, dtype=stage.dtype,
         )  # fmt: skip
         if speed and not totals["skipped"]:
             move_biases(model, totals, speed)
-        figures = {name: value for name, value in totals.items() if not name.startswith("load/")}
+        figures = {name: value for name, value in totals.items() if not name.startswith(("load/", "mtp_"))}
+        figures |= of_layer(totals)
         seconds, tokens = clock.lap(), batch.num_tokens
         flops = tokens * flops_per_token(model.config, context, training=True, mtp=bool(mtp))
         stage.charge(index, "train", tokens, flops, seconds)

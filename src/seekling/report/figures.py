@@ -101,6 +101,14 @@ LOSS = _Curve(
     "How surprised the model is by the next token of the text, and by the one after it. Lower is better.",
     y_range=(None, None),
 )
+AHEAD = _Curve(
+    "Two tokens ahead",
+    "share of tokens foreseen",
+    {"mtp_acceptance": ""},
+    "How often the prediction layer's first choice is the token after the next: drafts that would be kept.",
+    y_range=(0, 1),
+    percent=True,
+)
 
 
 def trainings(run: RunView) -> list[Training]:
@@ -165,9 +173,9 @@ def _training_figures(stage: StageView) -> Iterator[Figure]:
     if stage.kind == "grpo":
         yield from (f for curve in (REWARD, PASS_1, FORM) for f in _lines(stage, curve))
         yield from list(_stacked(stage, PARTS_OF_LENGTH)) or _lines(stage, LENGTH)
-        yield from (f for curve in (ENTROPY, KL) for f in _lines(stage, curve))
+        yield from (f for curve in (ENTROPY, KL, AHEAD) for f in _lines(stage, curve))
     else:
-        yield from _lines(stage, LOSS)
+        yield from (f for curve in (LOSS, AHEAD) for f in _lines(stage, curve))
     layers = {name: load for name, load in stage.expert_load.items() if load[0][1]}
     if layers:
         yield _load_strip(stage, layers)

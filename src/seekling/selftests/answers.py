@@ -24,6 +24,7 @@ from seekling.engine.config import Sampling
 from seekling.engine.engine import Engine, Request
 from seekling.engine.sampler import distribution, draw, uniforms
 from seekling.learn.advantage import ADVANTAGES, summed
+from seekling.learn.ahead import num_ahead
 from seekling.learn.batch import Batch, Text, first_fit, layout, narrowest, pack, spread, unpack
 from seekling.learn.config import Gaps, Objective, Optim
 from seekling.learn.guard import Guard
@@ -258,6 +259,13 @@ def _updates() -> Figures:
         loss = rollout_loss(model, batch, objective=objective, temperature=0.7)
         yield f"update {name}", pulled(loss.value, *learned)
         yield f"sums of {name}", digest(*loss.sums.values())
+    foretold = rollout_loss(
+        model, batch, objective=OBJECTIVES["grpo"], temperature=0.7, mtp_weight=0.3, num_ahead=num_ahead(batch)
+    )
+    yield "update with a look ahead", pulled(foretold.value, *model.parameters())
+    yield "sums with a look ahead", digest(*foretold.sums.values())
+    apart = text_loss(model, batch, mtp_weight=0.3, mtp_apart=True)
+    yield "text with a look ahead apart", pulled(apart.value, *model.parameters())
     of_text = text_loss(model, batch, mtp_weight=0.3, balance_weight=0.1, num_rows=4)
     yield "text", pulled(of_text.value, *model.parameters())
     yield "sums of text", digest(*of_text.sums.values())

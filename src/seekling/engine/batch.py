@@ -101,7 +101,7 @@ class Batch:
         return finished
 
     def _sample(self) -> NDArray[np.int64]:
-        logits_BV = self.model.logits(self.states_BD)
+        logits_BV = self._logits()
         self._ban(logits_BV)
         logp_BV = distribution(logits_BV, self.sampling)
         uniform_B = torch.from_numpy(uniforms(self.seeds, self.said.astype(np.uint64))).to(self.device)
@@ -114,6 +114,9 @@ class Batch:
         self.out_logps[rows, self.said[rows]] = logp_B.cpu().numpy()[rows]
         self.said[rows] += 1
         return tokens_B
+
+    def _logits(self) -> Tensor:
+        return self.model.logits(self.states_BD)
 
     def _note_kept(self, logp_BV: Tensor, rows: NDArray[np.int64]) -> None:
         if self.kept:

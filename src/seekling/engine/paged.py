@@ -190,6 +190,9 @@ class Paged(Batch):
             self.states_BD.index_copy_(0, torch.from_numpy(rows).to(self.device), states_BD)
         self.lengths[rows] += 1
 
+    def _logits(self) -> Tensor:
+        return self.ops.logits(self.model, self.states_BD)
+
     def _make_room(self) -> None:
         """A new page for each row whose last is full; while there are not enough, the youngest row makes room."""
         while True:

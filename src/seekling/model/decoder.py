@@ -83,14 +83,14 @@ class Block(nn.Module):
         fed_ND, routing = self.mlp(normed_BTD.flatten(0, -2), replay_NA)
         return x_BTD + fed_ND.view_as(x_BTD), routing
 
-    def extend(
-        self, x_ND: Tensor, fed_ND: Tensor | None, rotary_TR: Tensor, chunk: Chunk, pages: Layer, ops: Ops
-    ) -> tuple[Tensor, Routing | None]:
-        """Add to the stream ``x_ND``, in place, what the block before fed it and what is attended; feed the next."""
-        normed_ND = ops.add_norm(x_ND, fed_ND, self.input_layernorm)
+    def extend(self, x_ND: Tensor, rotary_TR: Tensor, chunk: Chunk, pages: Layer, ops: Ops) -> Routing | None:
+        """Add to the stream ``x_ND``, in place, what is attended and what is fed."""
+        normed_ND = ops.add_norm(x_ND, None, self.input_layernorm)
         attended_ND = self.self_attn.extend(normed_ND, rotary_TR, chunk, pages, ops)
         normed_ND = ops.add_norm(x_ND, attended_ND, self.post_attention_layernorm)
-        return ops.feed(self.mlp, normed_ND)
+        fed_ND, routing = ops.feed(self.mlp, normed_ND)
+        x_ND += fed_ND
+        return routing
 
 
 class NextToken(nn.Module):
@@ -169,11 +169,11 @@ class Decoder(nn.Module):
 
     def extend(self, chunk: Chunk, pages: Pages, ops: Ops) -> Hidden:
         """Read a chunk of tokens behind what ``pages`` hold of their rows, and write it there: states [N, D]."""
-        x_ND, fed_ND, routings = wide(self.embed_tokens(chunk.tokens_N)), None, []  # a sum of many small parts
+        x_ND, routings = wide(self.embed_tokens(chunk.tokens_N)), []  # a sum of many small parts
         for block, layer in zip(self.blocks, pages.layers, strict=True):
-            fed_ND, routing = block.extend(x_ND, fed_ND, self.rotary_TR, chunk, layer, ops)
+            routing = ops.block(block, x_ND, self.rotary_TR, chunk, layer)
             routings += [routing] if routing is not None else []
-        return Hidden(ops.add_norm(x_ND, fed_ND, self.norm), routings)
+        return Hidden(ops.add_norm(x_ND, None, self.norm), routings)
 
     def logits(self, states: Tensor) -> Tensor:
         """Unnormalised scores over the vocabulary: [..., V]."""

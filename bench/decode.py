@@ -148,7 +148,7 @@ def bare(folder: Path, dtype: str, batch: int, rounds: int) -> list[float]:
             model.extend(chunk(asked, 0), pages, ops)
             for step in range(NEW):
                 following = chunk(asked[:, step % PROMPT].unsqueeze(1), PROMPT + step)
-                model.logits(model.extend(following, pages, ops).states_BTD)
+                ops.logits(model, model.extend(following, pages, ops).states_BTD)
             seconds.append(time.perf_counter() - began)
     return seconds[1:]
 

@@ -25,11 +25,11 @@ CLOSE = {torch.float32: dict(rtol=1e-5, atol=1e-6), torch.bfloat16: dict(rtol=2e
 DTYPES = pytest.mark.parametrize("dtype", CLOSE, ids=str)
 
 
-def compiled(dtype: torch.dtype) -> Ops:
+def compiled(dtype: torch.dtype) -> Compiled:
     found = library(str(dtype).removeprefix("torch."))
     if found is None:
         pytest.skip("no C compiler here")
-    return Compiled(found)
+    return Compiled(found, dtype)
 
 
 def drawn(seed: int) -> ModelConfig:
@@ -166,7 +166,7 @@ def routed(seed: int) -> ModelConfig:
 @pytest.mark.parametrize("seed", range(30))
 def test_experts_are_chosen_weighed_and_asked_as_torch_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng, config = Random(seed), routed(seed)
-    monkeypatch.setattr(ops_module, "FEW_ROWS", 10**6)
+    monkeypatch.setattr(ops_module, "FEW_ROWS_EACH", 10**6)
     mlp = build(config).blocks[0].mlp
     x_ND = torch.randn(rng.choice([1, 2, 5, 33]), config.hidden_size, generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
@@ -205,6 +205,80 @@ def test_the_number_of_threads_changes_no_bit_of_experts() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, other) for pair in found for one, other in zip(pair, found[0], strict=True))
+
+
+SHAPES = {
+    "tiles": LATENT | dict(
+        hidden_size=64, intermediate_size=96, moe_intermediate_size=48, n_routed_experts=6, num_experts_per_tok=3,
+        n_shared_experts=1, kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=40,
+    ),
+    "low rank": LATENT | dict(hidden_size=64, q_lora_rank=32),
+    "vectors": LATENT | dict(hidden_size=44, n_routed_experts=5, moe_intermediate_size=21),
+    "qwen2": COMMON | dict(
+        model_type="qwen2", num_attention_heads=4, hidden_size=64, intermediate_size=72, head_dim=16,
+        num_key_value_heads=2,
+    ),
+    "qwen3": COMMON | dict(model_type="qwen3", hidden_size=64, intermediate_size=160, head_dim=32),
+    "window": COMMON | dict(model_type="mistral", hidden_size=40, head_dim=16, sliding_window=5),
+}  # fmt: skip
+SHAPED = pytest.mark.parametrize("shape", SHAPES)
+
+
+def states(model: Decoder, ops: Ops, spans: list[tuple[int, int, int]], room: int = 48) -> torch.Tensor:
+    """States after what a second pass reads of several texts: (which, from, to); a first has read what is before."""
+    pages, tables = pool(model.config, len(spans), room, model.embed_tokens.weight.dtype)
+    texts = [text(room, row) for row, _, _ in spans]
+    with torch.inference_mode():
+        if any(start for _, start, _ in spans):
+            model.extend(
+                chunk_of([t[:start] for t, (_, start, _) in zip(texts, spans, strict=True)], [0] * len(spans), tables),
+                pages,
+                ops,
+            )
+        read = [t[start:end] for t, (_, start, end) in zip(texts, spans, strict=True)]
+        chunk = chunk_of(read, [start for _, start, _ in spans], tables)
+        return ops.logits(model, model.extend(chunk, pages, ops).states_BTD)
+
+
+@SHAPED
+@DTYPES
+def test_a_block_in_one_call_is_the_block_by_parts(shape: str, dtype: torch.dtype) -> None:
+    model, found = held(build(ModelConfig(**SHAPES[shape])), dtype), library(str(dtype).removeprefix("torch."))
+    spans = [(row, 20, 20 + 1 + row % 3) for row in range(13)]
+    compiled(dtype)
+    assert found is not None
+    whole, parts = (states(model, Compiled(found, dtype, rows), spans) for rows in (10**6, 0))
+    bound = 1e-5 if dtype == torch.float32 else 0.02
+    assert off(whole.float(), parts.float()) < bound * float(parts.float().square().mean().sqrt())
+
+
+@SHAPED
+@DTYPES
+def test_to_the_bit_a_token_does_not_depend_on_what_is_read_beside_it(shape: str, dtype: torch.dtype) -> None:
+    """One token alone, among 38 rows, and at the end of a longer piece of its own text."""
+    model, ops = held(build(ModelConfig(**SHAPES[shape])), dtype), compiled(dtype)
+    ops.few_rows = 10**6
+    alone = states(model, ops, [(7, 20, 21)])
+    beside = states(model, ops, [(row, 20, 21) for row in range(38)])
+    longer = states(model, ops, [(row, 9 + row, 21) for row in range(9)])
+    ends = torch.tensor([12 - row for row in range(9)]).cumsum(0) - 1
+    assert torch.equal(alone[0], beside[7])
+    assert torch.equal(alone[0], longer[ends[7]])
+
+
+@SHAPED
+@DTYPES
+def test_the_number_of_threads_changes_no_bit_of_a_block(shape: str, dtype: torch.dtype) -> None:
+    model, before, found = held(build(ModelConfig(**SHAPES[shape])), dtype), torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            ops = compiled(dtype)
+            ops.few_rows = 10**6
+            found.append(states(model, ops, [(row, 20, 21) for row in range(32)]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
 
 
 def test_what_a_page_held_before_is_never_seen() -> None:

@@ -143,7 +143,7 @@ class Batch:
     def _choose(self, rows_R: NDArray[np.int64]) -> None:
         """Draw on from each row's states as long as they are those of what was drawn; who has ended leaves."""
         slot_M, step_M = counted(rows_R, self.drafted[rows_R])
-        logits_MV = self.model.logits(self.states_at(self.at[slot_M] + step_M))
+        logits_MV = self.logits(self.states_at(self.at[slot_M] + step_M))
         told = self._told(logits_MV, slot_M)
         stuck = self._limit(logits_MV, slot_M)
         logp_MV = self._distribution(logits_MV, slot_M)
@@ -161,6 +161,10 @@ class Batch:
         ended_R |= self._ended_by_rules(rows_R)
         for slot in rows_R[ended_R & (self.owner[rows_R] >= 0)]:
             self._leave(int(slot))
+
+    def logits(self, states_MD: Tensor) -> Tensor:
+        """What states make of the vocabulary: [M, V]."""
+        return self.model.logits(states_MD)
 
     def states_at(self, places_M: NDArray[np.int64]) -> Tensor:
         """These of the states: [M, D]."""

@@ -163,7 +163,7 @@ class Ahead:
 
     def _draw(self, ahead_SD: Tensor, slots: NDArray[np.int64], step: int) -> NDArray[np.int64]:
         batch = self.batch
-        logp_SV = batch._distribution(batch.model.logits(ahead_SD), slots)
+        logp_SV = batch._distribution(batch.logits(ahead_SD), slots)
         uniform_S = uniforms(batch.seeds[slots], (batch.said[slots] + step).astype(np.uint64))
         return draw(logp_SV, torch.from_numpy(uniform_S).to(batch.device)).cpu().numpy()
 

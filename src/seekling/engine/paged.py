@@ -197,7 +197,7 @@ class Paged(Batch):
         if text.name.likeliest is not None:
             came = text.tokens[text.read + 1 : text.read + 1 + len(states_TD)]
             for start in range(0, len(came), TOLD_AT_ONCE):
-                logits_TV = self.model.logits(states_TD[: len(came)][start : start + TOLD_AT_ONCE])
+                logits_TV = self.logits(states_TD[: len(came)][start : start + TOLD_AT_ONCE])
                 told = [max(token, 0) for token in came[start : start + TOLD_AT_ONCE]]
                 text.told.append(Likeliest.of(logits_TV, told, text.name.likeliest))
 
@@ -252,6 +252,10 @@ class Paged(Batch):
             for slot, guess in zip(rows_R, self.drafter.draft(rows_R, most_R), strict=True):
                 self.drafted[slot], self.drafts[slot, : len(guess)] = len(guess), guess
 
+    def logits(self, states_MD: Tensor) -> Tensor:
+        """What states make of the vocabulary: [M, V]."""
+        return self.ops.logits(self.model, states_MD)
+
     def _make_room(self, rows_R: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pages for what each row reads next: its last token, and the guesses behind it. While there are not enough,
         nobody guesses; then the youngest row makes room. Returns who is left, and how many guesses each may have."""
@@ -290,6 +294,7 @@ class Paged(Batch):
     def swap(self, model: Decoder, why: UserError) -> None:
         """Whoever waits is read anew; not those who wait to begin again."""
         super().swap(model, why)
+        self.ops = ops_for(model.embed_tokens.weight.dtype, self.device)  # kernels know where weights lie
         for number in [*self.suspended]:
             self.waiting.remove(number)
             self._forgo(number)

@@ -83,14 +83,14 @@ class Block(nn.Module):
         fed_ND, routing = self.mlp(normed_BTD.flatten(0, -2), replay_NA)
         return x_BTD + fed_ND.view_as(x_BTD), routing
 
-    def extend(
-        self, x_ND: Tensor, fed_ND: Tensor | None, rotary_TR: Tensor, chunk: Chunk, pages: Layer, ops: Ops
-    ) -> tuple[Tensor, Routing | None]:
-        """Add to the stream ``x_ND``, in place, what the block before fed it and what is attended; feed the next."""
-        normed_ND = ops.add_norm(x_ND, fed_ND, self.input_layernorm)
+    def extend(self, x_ND: Tensor, rotary_TR: Tensor, chunk: Chunk, pages: Layer, ops: Ops) -> Routing | None:
+        """Add to the stream ``x_ND``, in place, what is attended and what is fed."""
+        normed_ND = ops.add_norm(x_ND, None, self.input_layernorm)
         attended_ND = self.self_attn.extend(normed_ND, rotary_TR, chunk, pages, ops)
         normed_ND = ops.add_norm(x_ND, attended_ND, self.post_attention_layernorm)
-        return ops.feed(self.mlp, normed_ND)
+        fed_ND, routing = ops.feed(self.mlp, normed_ND)
+        x_ND += fed_ND
+        return routing
 
 
 class NextToken(nn.Module):
@@ -120,8 +120,8 @@ class NextToken(nn.Module):
         """The same over a cache: states [N, D]."""
         joined_ND = torch.cat((self.enorm(next_embedding_ND), self.hnorm(hidden_ND)), -1)
         x_ND = wide(self.eh_proj(joined_ND))
-        fed_ND, _ = self.block.extend(x_ND, None, rotary_TR, chunk, pages, ops)
-        return ops.add_norm(x_ND, fed_ND, self.norm)
+        ops.block(self.block, x_ND, rotary_TR, chunk, pages)
+        return ops.add_norm(x_ND, None, self.norm)
 
 
 class Decoder(nn.Module):
@@ -187,11 +187,11 @@ class Decoder(nn.Module):
         ``embedded_ND`` stands for the embeddings of its tokens, where some are of other origin.
         """
         embedded_ND = self.embed_tokens(chunk.tokens_N) if embedded_ND is None else embedded_ND
-        x_ND, fed_ND, routings = wide(embedded_ND), None, []  # a sum of many small parts
+        x_ND, routings = wide(embedded_ND), []  # a sum of many small parts
         for block, layer in zip(self.blocks, pages.layers[: len(self.layers)], strict=True):
-            fed_ND, routing = block.extend(x_ND, fed_ND, self.rotary_TR, chunk, layer, ops)
+            routing = ops.block(block, x_ND, self.rotary_TR, chunk, layer)
             routings += [routing] if routing is not None else []
-        return Hidden(ops.add_norm(x_ND, fed_ND, self.norm), routings)
+        return Hidden(ops.add_norm(x_ND, None, self.norm), routings)
 
     def extend_ahead(
         self, states_ND: Tensor, chunk: Chunk, pages: Pages, ops: Ops, embedded_ND: Tensor | None = None

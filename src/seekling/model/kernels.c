@@ -3,82 +3,27 @@
 // threads changes no bit. A page holds SLOTS tokens of one layer; keys stand transposed in it ([K][SLOTS]), so that the
 // scores of a page are one vector and no sum runs across it.
 
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "numbers.h"
+#include "products.h"
 
-#define SLOTS 16
 #define TILE 8  // queries that read a page's keys together
 
-typedef float vec __attribute__((vector_size(4 * SLOTS)));
-typedef int64_t whole;
-
-#ifdef BFLOAT16
-typedef uint16_t elem;
-static inline float load(elem x) {
-    union { uint32_t bits; float value; } u = {(uint32_t)x << 16};
-    return u.value;
-}
-static inline elem store(float x) {  // to nearest, ties to even
-    union { float value; uint32_t bits; } u = {x};
-    if (x != x) return 0x7fc0;
-    return (elem)((u.bits + 0x7fff + ((u.bits >> 16) & 1)) >> 16);
-}
-#else
-typedef float elem;
-static inline float load(elem x) { return x; }
-static inline elem store(float x) { return x; }
-#endif
-
-#ifdef BFLOAT16
-static inline vec load_vec(const elem *x) {
-    typedef uint16_t halves __attribute__((vector_size(2 * SLOTS)));
-    typedef uint32_t words __attribute__((vector_size(4 * SLOTS)));
-    halves narrow;
-    memcpy(&narrow, x, sizeof narrow);
-    return (vec)(__builtin_convertvector(narrow, words) << 16);
-}
-#else
-static inline vec load_vec(const elem *x) {
-    vec y;
-    memcpy(&y, x, sizeof y);
-    return y;
-}
-#endif
-
-typedef int32_t ints __attribute__((vector_size(4 * SLOTS)));
-static inline vec pick(ints where, vec a, vec b) { return (vec)(((ints)a & where) | ((ints)b & ~where)); }
-static inline vec all(float x) { return x - (vec){0}; }
-
-// e^x, within 2 units in the last place from -87 to 88; 0 below. Cephes' polynomial (Moshier), after x = n ln 2 + r.
-static inline vec exponential(vec x) {
-    ints tiny = x < all(-87.0f);
-    x = pick(tiny, all(-87.0f), pick(x > all(88.0f), all(88.0f), x));
-    vec scaled = x * 1.44269504f + 0.5f;
-    ints n = __builtin_convertvector(scaled, ints);
-    n += __builtin_convertvector(n, vec) > scaled;  // the conversion cuts towards 0; a comparison is -1 where it holds
-    vec times = __builtin_convertvector(n, vec), r = x - times * 0.693359375f + times * 2.12194440e-4f;
-    vec p = all(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = (p * r * r + r + 1.0f) * (vec)((n + 127) << 23);
-    return pick(tiny, all(0.0f), p);
-}
-
 // x [N, D] float gets y added (y may be none); out = x / rms(x) * weight.
-void add_norm(float *x, const elem *y, const elem *weight, float eps, elem *out, whole rows, whole width, int threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1)
+static void add_norm_shared(float *x, const elem *y, const elem *weight, float eps, elem *out, whole rows, whole width) {
+#pragma omp for
     for (whole n = 0; n < rows; n++) {
         float *restrict a = x + n * width, sum = 0;
         if (y) for (whole d = 0; d < width; d++) a[d] += load(y[n * width + d]);
+#pragma omp simd reduction(+ : sum)
         for (whole d = 0; d < width; d++) sum += a[d] * a[d];
         float scale = 1.0f / sqrtf(sum / width + eps);
         for (whole d = 0; d < width; d++) out[n * width + d] = store(a[d] * scale * load(weight[d]));
     }
+}
+
+void add_norm(float *x, const elem *y, const elem *weight, float eps, elem *out, whole rows, whole width, int threads) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    add_norm_shared(x, y, weight, eps, out, rows, width);
 }
 
 // out [N, F] = silu(gate) * up, each row of either `stride` after the one before.
@@ -108,6 +53,7 @@ static inline void rotate(float *x, const float *rotary, whole pairs, int interl
 
 static inline void norm(float *x, const elem *weight, whole width, float eps) {
     float sum = 0;
+#pragma omp simd reduction(+ : sum)
     for (whole k = 0; k < width; k++) sum += x[k] * x[k];
     float scale = 1.0f / sqrtf(sum / width + eps);
     for (whole k = 0; k < width; k++) x[k] *= scale * load(weight[k]);
@@ -123,11 +69,11 @@ typedef struct {
 } shape;
 
 // Heads are normed (where weights are given) and turned; queries scaled; keys and values written to their places.
-void write_gqa(const shape *c, const elem *q, const elem *k, const elem *v, const elem *q_norm, const elem *k_norm,
+static void write_gqa_shared(const shape *c, const elem *q, const elem *k, const elem *v, const elem *q_norm, const elem *k_norm,
                const float *rotary, const whole *positions, const whole *places, float *queries, elem *keys,
                elem *values) {
     whole K = c->width, H = c->heads, J = c->kv_heads;
-#pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
+#pragma omp for
     for (whole n = 0; n < c->tokens; n++) {
         const float *turn = rotary + positions[n] * K;
         for (whole h = 0; h < H; h++) {
@@ -150,8 +96,15 @@ void write_gqa(const shape *c, const elem *q, const elem *k, const elem *v, cons
     }
 }
 
+void write_gqa(const shape *c, const elem *q, const elem *k, const elem *v, const elem *q_norm, const elem *k_norm,
+               const float *rotary, const whole *positions, const whole *places, float *queries, elem *keys,
+               elem *values) {
+#pragma omp parallel num_threads(c->threads) if (c->threads > 1)
+    write_gqa_shared(c, q, k, v, q_norm, k_norm, rotary, positions, places, queries, keys, values);
+}
+
 // Scores of `count` queries [count][K] against one page of transposed keys, in `ways` sums that need not wait for each
-// other.
+// other: as many for one query as for several, so that a score does not depend on which others are asked with it.
 #define SCORES(count, ways)                                                                             \
     static void scores_##count(const float *restrict q, const elem *restrict keys, whole K,            \
                                float *restrict out, whole stride) {                                    \
@@ -169,11 +122,10 @@ void write_gqa(const shape *c, const elem *q, const elem *k, const elem *v, cons
             memcpy(out + a * stride, &sum[a][0], sizeof(vec));                                          \
         }                                                                                               \
     }
-SCORES(1, 8) SCORES(2, 4) SCORES(4, 2) SCORES(8, 1)
+SCORES(1, 4) SCORES(2, 4) SCORES(4, 4)
 
 static void scores(const float *q, const elem *keys, whole K, float *out, whole stride, whole count) {
     whole a = 0;
-    for (; a + 8 <= count; a += 8) scores_8(q + a * K, keys, K, out + a * stride, stride);
     for (; a + 4 <= count; a += 4) scores_4(q + a * K, keys, K, out + a * stride, stride);
     for (; a + 2 <= count; a += 2) scores_2(q + a * K, keys, K, out + a * stride, stride);
     for (; a < count; a++) scores_1(q + a * K, keys, K, out + a * stride, stride);
@@ -231,11 +183,11 @@ static inline void fetch(const void *from, whole bytes) {
 // out [N, H, K]: each token looks at its row's entries up to its own position. `starts` [rows + 1]: tokens of a row
 // stand together, in order. Queries of one key-value head, of neighbouring tokens, share what is read. Few rows are
 // split by heads; else a page's heads are read one after the other, as they lie.
-void attend_gqa(const shape *c, const float *queries, const elem *keys, const elem *values, const whole *positions,
+static void attend_gqa_shared(const shape *c, const float *queries, const elem *keys, const elem *values, const whole *positions,
                 const whole *starts, whole rows, const whole *tables, elem *out) {
     whole K = c->width, H = c->heads, J = c->kv_heads, G = H / J, at_once = G >= TILE ? 1 : TILE / G;
     whole parts = rows < 2 * c->threads ? J : 1, M = J / parts, size = K * SLOTS;
-#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(c->threads) if (c->threads > 1)
+#pragma omp for collapse(2) schedule(dynamic)
     for (whole r = 0; r < rows; r++)
         for (whole part = 0; part < parts; part++) {
             const whole *table = tables + r * c->table_stride;
@@ -281,14 +233,20 @@ void attend_gqa(const shape *c, const float *queries, const elem *keys, const el
         }
 }
 
+void attend_gqa(const shape *c, const float *queries, const elem *keys, const elem *values, const whole *positions,
+                const whole *starts, whole rows, const whole *tables, elem *out) {
+#pragma omp parallel num_threads(c->threads) if (c->threads > 1)
+    attend_gqa_shared(c, queries, keys, values, positions, starts, rows, tables, out);
+}
+
 // --- multi-head latent attention, absorbed -----------------------------------------------------------------------------
 
 // The latent [C] is normed, the key's rotary part [R] turned, both written to their place in a page [SLOTS][C + R];
 // the rotary part of each query [H][nope + R] is turned in place. `width` is C + R, `kv_heads` stands for R.
-void write_mla(const shape *c, elem *q, whole q_width, const elem *entry, const elem *norm_weight, const float *rotary,
+static void write_mla_shared(const shape *c, elem *q, whole q_width, const elem *entry, const elem *norm_weight, const float *rotary,
                const whole *positions, const whole *places, elem *latents) {
     whole W = c->width, R = c->kv_heads, C = W - R;
-#pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
+#pragma omp for
     for (whole n = 0; n < c->tokens; n++) {
         const float *turn = rotary + positions[n] * R;
         float x[W];
@@ -305,12 +263,31 @@ void write_mla(const shape *c, elem *q, whole q_width, const elem *entry, const 
     }
 }
 
+void write_mla(const shape *c, elem *q, whole q_width, const elem *entry, const elem *norm_weight, const float *rotary,
+               const whole *positions, const whole *places, elem *latents) {
+#pragma omp parallel num_threads(c->threads) if (c->threads > 1)
+    write_mla_shared(c, q, q_width, entry, norm_weight, rotary, positions, places, latents);
+}
+
+// `count` channels of a page [SLOTS][stride], turned: [count][SLOTS].
+static inline void turn_page(const elem *page, whole stride, whole count, elem *turned) {
+    if (count < SLOTS) {
+        for (whole i = 0; i < count; i++)
+            for (whole slot = 0; slot < SLOTS; slot++) turned[i * SLOTS + slot] = page[slot * stride + i];
+        return;
+    }
+    vec x[SLOTS];
+    for (whole slot = 0; slot < SLOTS; slot++) x[slot] = load_vec(page + slot * stride);
+    turn(x);
+    for (whole i = 0; i < SLOTS; i++) store_vec(turned + i * SLOTS, x[i]);
+}
+
 // out [H, N, C]: absorbed queries [H, N, C] and rotary ones (the last R of q [N, H, q_width]) against the latents of
 // each token's row. All heads read the same page, turned once into [W][SLOTS].
-void attend_mla(const shape *c, const elem *absorbed, const elem *q, whole q_width, const elem *latents,
+static void attend_mla_shared(const shape *c, const elem *absorbed, const elem *q, whole q_width, const elem *latents,
                 const whole *positions, const whole *rows, const whole *tables, elem *out) {
     whole W = c->width, R = c->kv_heads, C = W - R, H = c->heads, N = c->tokens;
-#pragma omp parallel for schedule(dynamic) num_threads(c->threads) if (c->threads > 1)
+#pragma omp for schedule(dynamic)
     for (whole n = 0; n < N; n++) {
         const whole *table = tables + rows[n] * c->table_stride;
         whole own = positions[n], pages = own / SLOTS + 1, end = pages * SLOTS;
@@ -324,8 +301,7 @@ void attend_mla(const shape *c, const elem *absorbed, const elem *q, whole q_wid
         elem turned[W * SLOTS];
         for (whole p = first / SLOTS; p < pages; p++) {
             const elem *restrict latent = latents + table[p] * SLOTS * W;
-            for (whole slot = 0; slot < SLOTS; slot++)
-                for (whole i = 0; i < W; i++) turned[i * SLOTS + slot] = latent[slot * W + i];
+            for (whole i = 0; i < W; i += SLOTS) turn_page(latent + i, W, least(SLOTS, W - i), turned + i * SLOTS);
             scores(asked, turned, W, s + p * SLOTS, end, H);
         }
         for (whole h = 0; h < H; h++) soften(s + h * end, first, own, end);
@@ -341,17 +317,28 @@ void attend_mla(const shape *c, const elem *absorbed, const elem *q, whole q_wid
     }
 }
 
+void attend_mla(const shape *c, const elem *absorbed, const elem *q, whole q_width, const elem *latents,
+                const whole *positions, const whole *rows, const whole *tables, elem *out) {
+#pragma omp parallel num_threads(c->threads) if (c->threads > 1)
+    attend_mla_shared(c, absorbed, q, q_width, latents, positions, rows, tables, out);
+}
+
 // --- experts -----------------------------------------------------------------------------------------------------------
+
+typedef struct {
+    whole experts, best, groups, groups_kept;
+    int normalise, sigmoid;
+    float scale;
+} choice;
 
 // The `best` of E affinities (plus bias, where there is one), the likeliest first, and what they weigh (moe.py). Of
 // several groups of experts only the `groups_kept` best are open.
-void choose(const float *affinity, const float *bias, whole N, whole E, whole best, whole groups, whole groups_kept,
-            int normalise, float scale, whole *chosen, float *weights, int threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1)
+static void choose_shared(const float *affinity, const float *bias, whole N, const choice *c, whole *chosen, float *weights) {
+    whole E = c->experts, best = c->best, groups = c->groups, size = E / groups;
+#pragma omp for
     for (whole n = 0; n < N; n++) {
         const float *own = affinity + n * E;
         float open[E], of_group[groups];
-        whole size = E / groups;
         for (whole e = 0; e < E; e++) open[e] = own[e] + (bias ? bias[e] : 0.0f);
         for (whole g = 0; g < groups; g++) {
             float first = -INFINITY, second = -INFINITY;
@@ -361,7 +348,7 @@ void choose(const float *affinity, const float *bias, whole N, whole E, whole be
             }
             of_group[g] = bias && size > 1 ? first + second : first;
         }
-        for (whole closed = groups_kept; closed < groups; closed++) {
+        for (whole closed = c->groups_kept; closed < groups; closed++) {
             whole worst = 0;
             for (whole g = 1; g < groups; g++) worst = of_group[g] < of_group[worst] ? g : worst;
             of_group[worst] = INFINITY;
@@ -376,102 +363,119 @@ void choose(const float *affinity, const float *bias, whole N, whole E, whole be
             sum += own[top];
             open[top] = -INFINITY;
         }
-        for (whole a = 0; a < best; a++) weights[n * best + a] = weights[n * best + a] / (normalise ? sum : 1.0f) * scale;
+        for (whole a = 0; a < best; a++) weights[n * best + a] = weights[n * best + a] / (c->normalise ? sum : 1.0f) * c->scale;
     }
 }
 
-typedef float half __attribute__((vector_size(2 * SLOTS)));
-typedef float quarter __attribute__((vector_size(SLOTS)));
-
-static inline float total(vec x) {
-    union { vec all; half halves[2]; } whole_ = {x};
-    union { half all; quarter quarters[2]; } half_ = {whole_.halves[0] + whole_.halves[1]};
-    quarter four = half_.quarters[0] + half_.quarters[1];
-    return (four[0] + four[1]) + (four[2] + four[3]);
+void choose(const float *affinity, const float *bias, whole N, const choice *c, whole *chosen, float *weights, int threads) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    choose_shared(affinity, bias, N, c, chosen, weights);
 }
 
-// A tile of x W^T: `R` rows of W [.][K] by `T` rows of x [.][K], summed over K in vectors.
-static inline __attribute__((always_inline)) void tile(const int R, const int T, const elem *restrict w,
-                                                       const float *restrict x, whole K, float *restrict out, whole stride) {
-    vec sum[4][4] = {0};
-    whole k = 0;
-    for (; k + SLOTS <= K; k += SLOTS) {
-        vec from[4];
-        for (int t = 0; t < T; t++) memcpy(&from[t], x + t * K + k, sizeof(vec));
-        for (int r = 0; r < R; r++) {
-            vec weight = load_vec(w + r * K + k);
-            for (int t = 0; t < T; t++) sum[r][t] += weight * from[t];
-        }
-    }
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++) {
-            float one = total(sum[r][t]);
-            for (whole rest = k; rest < K; rest++) one += load(w[r * K + rest]) * x[t * K + rest];
-            out[t * stride + r] = one;
-        }
+typedef struct {
+    const void *gate_up, *down;                     // [E][2 F][D] and [E][D][F]
+    const float *gate_up_scales, *down_scales;      // [E][2 F] and [E][D] where they are int8, or none
+    whole experts, width, hidden;                   // E, D, F
+} stack;
+
+static inline matrix one_of(const void *weight, const float *scales, whole row, whole out, whole in) {
+    whole at = row * in * (scales ? 1 : (whole)sizeof(elem));
+    return (matrix){(const char *)weight + at, NULL, scales ? scales + row : NULL, out, in};
 }
 
-// out [N][O] = x [N][K] W [O][K]^T.
-static void product(const elem *w, whole O, whole K, const float *x, whole N, float *out) {
-    for (whole o = 0; o < O; o += O - o < 4 ? 1 : 4) {
-        const elem *rows = w + o * K;
-        int whole_tile = O - o >= 4;
-        for (whole n = 0; n < N;) {
-            const float *from = x + n * K;
-            float *to = out + n * O + o;
-            whole left = N - n;
-            if (whole_tile && left >= 4) tile(4, 4, rows, from, K, to, O), n += 4;
-            else if (whole_tile && left >= 2) tile(4, 2, rows, from, K, to, O), n += 2;
-            else if (whole_tile) tile(4, 1, rows, from, K, to, O), n += 1;
-            else if (left >= 4) tile(1, 4, rows, from, K, to, O), n += 4;
-            else tile(1, 1, rows, from, K, to, O), n += 1;
-        }
-    }
+typedef struct {  // who is asked what: A experts of each of N tokens, the rows [M = N A] of an expert side by side
+    whole num_asked, *asked;        // experts that have rows
+    whole *starts, *groups;         // [E + 1] where an expert's rows begin, in rows and in groups of SLOTS
+    whole *order, *place;           // [M] token * A + a of a row, and the row of that
+    elem *sent, *hidden;            // [M][D], [M][F]
+    void *room;
+    float *answers;                 // [M][D]
+} posting;
+
+static posting posted(whole N, whole A, const stack *s) {
+    whole M = N * A, E = s->experts, wider = s->width > s->hidden ? s->width : s->hidden;
+    posting p = {.starts = malloc(sizeof(whole) * (2 * M + 3 * E + 2))};
+    p.groups = p.starts + E + 1, p.asked = p.groups + E + 1, p.order = p.asked + E, p.place = p.order + M;
+    p.sent = malloc(sizeof(elem) * M * (s->width + s->hidden)), p.hidden = p.sent + M * s->width;
+    p.answers = malloc(sizeof(float) * M * s->width);
+    p.room = malloc(sizeof(float) * (M + SLOTS * E) * wider);
+    return p;
 }
 
-// out [N, D]: each token through its A experts, gate_up [E][2 F][D] and down [E][D][F], weighed and summed in order.
-void experts(const elem *x, const whole *chosen, const float *weights, const elem *gate_up, const elem *down, elem *out,
-             whole N, whole A, whole E, whole D, whole F, int threads) {
-    whole starts[E + 1];
-    whole *order = malloc(sizeof(whole) * N * A);
-    float *answers = malloc(sizeof(float) * N * A * D);
-    memset(starts, 0, sizeof starts);
-    for (whole m = 0; m < N * A; m++) starts[chosen[m] + 1]++;
-    for (whole e = 0; e < E; e++) starts[e + 1] += starts[e];
+static void forget(posting p) { free(p.starts), free(p.sent), free(p.answers), free(p.room); }
+
+static void sort_by_expert(posting *p, const whole *chosen, whole M, whole E) {
     whole next[E];
-    memcpy(next, starts, sizeof next);
-    for (whole m = 0; m < N * A; m++) order[next[chosen[m]]++] = m;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    memset(p->starts, 0, sizeof(whole) * (E + 1));
+    for (whole m = 0; m < M; m++) p->starts[chosen[m] + 1]++;
+    p->groups[0] = p->num_asked = 0;
     for (whole e = 0; e < E; e++) {
-        whole count = starts[e + 1] - starts[e];
-        if (!count) continue;
-        float *own = malloc(sizeof(float) * count * (2 * D + 3 * F));
-        float *both = own + count * D, *gated = both + count * 2 * F, *back = gated + count * F;
-        for (whole i = 0; i < count; i++)
-            for (whole d = 0; d < D; d++) own[i * D + d] = load(x[order[starts[e] + i] / A * D + d]);
-        product(gate_up + e * 2 * F * D, 2 * F, D, own, count, both);
-        for (whole i = 0; i < count; i++)
-            for (whole f = 0; f < F; f += SLOTS) {
-                whole some = F - f < SLOTS ? F - f : SLOTS;
-                vec gate = {0}, up = {0};
-                memcpy(&gate, both + i * 2 * F + f, some * sizeof(float));
-                memcpy(&up, both + i * 2 * F + F + f, some * sizeof(float));
-                gate = gate / (1.0f + exponential(-gate)) * up;
-                memcpy(gated + i * F + f, &gate, some * sizeof(float));
-            }
-        product(down + e * D * F, D, F, gated, count, back);
-        for (whole i = 0; i < count; i++)
-            memcpy(answers + order[starts[e] + i] * D, back + i * D, D * sizeof(float));
-        free(own);
+        if (p->starts[e + 1]) p->asked[p->num_asked++] = e;
+        p->groups[e + 1] = p->groups[e] + up_to(p->starts[e + 1], SLOTS);
+        p->starts[e + 1] += p->starts[e], next[e] = p->starts[e];
     }
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (whole n = 0; n < N; n++) {
-        float sum[D];
-        memset(sum, 0, sizeof sum);
-        for (whole a = 0; a < A; a++)
-            for (whole d = 0; d < D; d++) sum[d] += weights[n * A + a] * answers[(n * A + a) * D + d];
-        for (whole d = 0; d < D; d++) out[n * D + d] = store(sum[d]);
-    }
-    free(order);
-    free(answers);
+    for (whole m = 0; m < M; m++) p->place[m] = next[chosen[m]]++, p->order[p->place[m]] = m;
 }
+
+// x [M][D] as the products of each expert that is asked read it.
+static void laid_out_each(const posting *p, const elem *x, whole D, whole columns, input *each) {
+    for (whole i = 0; i < p->num_asked; i++) {
+        whole e = p->asked[i], first = p->starts[e];
+        each[i] = laid_out(x + first * D, p->starts[e + 1] - first, D, columns, (float *)p->room + p->groups[e] * SLOTS * D);
+    }
+    wait_for(each);
+}
+
+// Each of N tokens through its A experts, weighed and summed in order.
+static void experts_shared(const elem *x, const whole *chosen, const float *weights, const stack *s, whole N, whole A,
+                           posting *p, target to) {
+    whole D = s->width, F = s->hidden, columns = N > 1 ? SLOTS : 1, blocks = up_to(F, SLOTS), pairs = up_to(D, 2 * SLOTS);
+    input each[s->experts];
+    each[0].copied = 0;
+#pragma omp single
+    sort_by_expert(p, chosen, N * A, s->experts);
+#pragma omp for
+    for (whole m = 0; m < N * A; m++) memcpy(p->sent + m * D, x + p->order[m] / A * D, D * sizeof(elem));
+    laid_out_each(p, p->sent, D, columns, each);
+#pragma omp for collapse(2) schedule(dynamic)
+    for (whole i = 0; i < p->num_asked; i++)
+        for (whole b = 0; b < blocks; b++) {
+            whole e = p->asked[i];
+            matrix gate = one_of(s->gate_up, s->gate_up_scales, 2 * e * F, F, D);
+            matrix up = one_of(s->gate_up, s->gate_up_scales, (2 * e + 1) * F, F, D);
+            gated(&gate, &up, b, b + 1, each + i, (target){ELEMENTS, p->hidden + p->starts[e] * F, F});
+        }
+    laid_out_each(p, p->hidden, F, columns, each);
+#pragma omp for collapse(2) schedule(dynamic)
+    for (whole i = 0; i < p->num_asked; i++)
+        for (whole b = 0; b < pairs; b++) {
+            whole e = p->asked[i];
+            matrix down = one_of(s->down, s->down_scales, e * D, D, F);
+            product(&down, 2 * b, least(2 * b + 2, up_to(D, SLOTS)), each + i,
+                    (target){FLOATS, p->answers + p->starts[e] * D, D});
+        }
+#pragma omp for
+    for (whole n = 0; n < N; n++)
+        for (whole d = 0; d < D; d += SLOTS) {
+            vec sum = {0}, answer = {0};
+            whole count = least(SLOTS, D - d);
+            for (whole a = 0; a < A; a++) {
+                memcpy(&answer, p->answers + p->place[n * A + a] * D + d, count * sizeof(float));
+                sum += weights[n * A + a] * answer;
+            }
+            put(to, n, d, count, sum);
+        }
+}
+
+void experts(const elem *x, const whole *chosen, const float *weights, const stack *s, elem *out, whole N, whole A, int threads) {
+    posting p = posted(N, A, s);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        open_tiles(N > 1 ? SLOTS : 1);
+        experts_shared(x, chosen, weights, s, N, A, &p, (target){ELEMENTS, out, s->width});
+        close_tiles();
+    }
+    forget(p);
+}
+
+#include "block.h"

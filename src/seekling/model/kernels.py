@@ -19,7 +19,7 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("kernels.c")
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros",
-         "-fassociative-math", "-fopenmp", "-shared", "-fPIC")  # fmt: skip
+         "-fopenmp", "-shared", "-fPIC")  # fmt: skip
 KINDS = {"float32": (), "bfloat16": ("-DBFLOAT16",)}
 LONGEST_BUILD_S = 120
 
@@ -31,8 +31,10 @@ _SIGNATURES = {
     "attend_gqa": (*(_POINTER,) * 6, _WHOLE, _POINTER, _POINTER),
     "write_mla": (_POINTER, _POINTER, _WHOLE, *(_POINTER,) * 6),
     "attend_mla": (_POINTER, _POINTER, _POINTER, _WHOLE, *(_POINTER,) * 5),
-    "choose": (_POINTER, _POINTER, *(_WHOLE,) * 5, _INT, _FLOAT, _POINTER, _POINTER, _INT),
-    "experts": (*(_POINTER,) * 6, *(_WHOLE,) * 5, _INT),
+    "choose": (_POINTER, _POINTER, _WHOLE, _POINTER, _POINTER, _POINTER, _INT),
+    "experts": (*(_POINTER,) * 5, _WHOLE, _WHOLE, _INT),
+    "block": (_POINTER,) * 7,
+    "linear": (_POINTER, _POINTER, _WHOLE, _POINTER, _INT),
 }
 
 
@@ -85,7 +87,8 @@ def _file(dtype: str) -> Path:
         raise NoKernels(f"no C compiler is found ({', '.join(COMPILERS)})")
     flags = (*FLAGS, *KINDS[dtype])
     version = subprocess.run([compiler, "--version"], capture_output=True, timeout=LONGEST_BUILD_S, check=False).stdout
-    parts = [SOURCE.read_bytes(), repr(flags).encode(), version, _cpu().encode()]
+    sources = [file.read_bytes() for file in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
+    parts = [*sources, repr(flags).encode(), version, _cpu().encode()]
     target = _folder() / f"{hashlib.sha256(b'|'.join(parts)).hexdigest()[:24]}.so"
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _refuse_shared(target.parent)

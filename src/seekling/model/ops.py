@@ -8,20 +8,30 @@ more than their work, and torch reads a paged cache only after copying it togeth
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seekling.model import structs
 from seekling.model.kernels import library
 from seekling.model.layers import RMSNorm, SwiGLU, rotate_half, rotate_interleaved, wide
 from seekling.model.moe import DeepSeekMoE, Routing
 from seekling.model.pages import SLOTS, Chunk, Layer
 
-FEW_ROWS = 24
-"""Rows an expert has, in the mean, up to which a kernel is faster than a library's product."""
+if TYPE_CHECKING:
+    from seekling.model.decoder import Block, Decoder
+
+Part = TypeVar("Part")
+Made = TypeVar("Made")
+
+FEW_ROWS = {torch.float32: 32, torch.bfloat16: 128}
+"""Tokens up to which products by kernels.c are faster than a library's."""
+FEW_ROWS_EACH = 24
+"""Rows an expert has, in the mean, up to which the same holds for experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +77,17 @@ class Ops(Protocol):
     def feed(self, mlp: SwiGLU | DeepSeekMoE, x_ND: Tensor) -> tuple[Tensor, Routing | None]:
         """A block's feed-forward, and where its experts were."""
 
+    def block(self, block: Block, x_ND: Tensor, rotary_TR: Tensor, chunk: Chunk, pages: Layer) -> Routing | None:
+        """``Block.extend``: a whole block, added to the stream in place."""
+
+    def logits(self, model: Decoder, x_ND: Tensor) -> Tensor:
+        """``Decoder.logits``: [N, V]."""
+
 
 def ops_for(dtype: torch.dtype, device: torch.device) -> Ops:
     """The fastest form there is for a model held so."""
     compiled = library(str(dtype).removeprefix("torch.")) if device.type == "cpu" else None
-    return Plain() if compiled is None else Compiled(compiled)
+    return Plain() if compiled is None else Compiled(compiled, dtype)
 
 
 class Plain:
@@ -134,6 +150,12 @@ class Plain:
     def feed(self, mlp: SwiGLU | DeepSeekMoE, x_ND: Tensor) -> tuple[Tensor, Routing | None]:
         return mlp(x_ND) if isinstance(mlp, DeepSeekMoE) else (mlp(x_ND), None)
 
+    def block(self, block: Block, x_ND: Tensor, rotary_TR: Tensor, chunk: Chunk, pages: Layer) -> Routing | None:
+        return block.extend(x_ND, rotary_TR, chunk, pages, self)
+
+    def logits(self, model: Decoder, x_ND: Tensor) -> Tensor:
+        return model.logits(x_ND)
+
 
 def _rows(x: Tensor, chunk: Chunk) -> Tensor:
     """Tokens [N, ...] as padded rows [B, M, ...]."""
@@ -165,20 +187,18 @@ def _bias(chunk: Chunk, window: int | None, most: int, like: Tensor) -> Tensor:
     return torch.zeros_like(hidden_BMT, dtype=kind).masked_fill_(hidden_BMT, float("-inf"))
 
 
-class _Shape(ctypes.Structure):
-    """``shape`` of kernels.c."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("tokens", "heads", "kv_heads", "width", "window", "table_stride")),
-        ("scale", ctypes.c_float), ("eps", ctypes.c_float), ("interleaved", ctypes.c_int), ("threads", ctypes.c_int),
-    )  # fmt: skip
-
-
 class Compiled:
-    """By kernels.c, with as many threads as torch has here."""
+    """By kernels.c, with as many threads as torch has here. A chunk of up to ``few_rows`` passes a block in one call.
 
-    def __init__(self, compiled: ctypes.CDLL) -> None:
-        self.c = compiled
+    Made for weights where they lie: they may change, but not be others.
+    """
+
+    def __init__(self, compiled: ctypes.CDLL, dtype: torch.dtype, few_rows: int | None = None) -> None:
+        self.c, self.dtype = compiled, dtype
+        self.few_rows = FEW_ROWS[dtype] if few_rows is None else few_rows
+        self._layers: dict[Block, structs.Layer | None] = {}
+        self._heads: dict[Decoder, structs.Matrix | None] = {}
+        self._pass: structs.Pass | None = None
 
     def add_norm(self, x_ND: Tensor, y_ND: Tensor | None, norm: RMSNorm) -> Tensor:
         weight = norm.weight
@@ -242,20 +262,57 @@ class Compiled:
     def feed(self, mlp: SwiGLU | DeepSeekMoE, x_ND: Tensor) -> tuple[Tensor, Routing | None]:
         if not isinstance(mlp, DeepSeekMoE):
             return self._gated(mlp, x_ND), None
-        is_long = len(x_ND) * mlp.config.num_experts_per_tok > FEW_ROWS * len(mlp.down_proj)
-        if is_long or mlp.gate_up_adapter is not None or mlp.down_adapter is not None:
+        is_long = len(x_ND) * mlp.config.num_experts_per_tok > FEW_ROWS_EACH * len(mlp.down_proj)
+        stack = None if is_long else _fitting(structs.Told(self.dtype).stack, mlp)
+        if stack is None:
             return Plain().feed(mlp, x_ND)
         scores_NE = mlp.gate(x_ND)
         chosen_NA, weights_NA = self._choose(mlp, scores_NE)
-        out_ND, (_, width, hidden) = torch.empty_like(x_ND), mlp.down_proj.shape
+        out_ND = torch.empty_like(x_ND)
         self.c.experts(
-            x_ND.data_ptr(), chosen_NA.data_ptr(), weights_NA.data_ptr(), mlp.gate_up_proj.data_ptr(),
-            mlp.down_proj.data_ptr(), out_ND.data_ptr(), *chosen_NA.shape, scores_NE.shape[1], width, hidden,
-            torch.get_num_threads(),
+            x_ND.data_ptr(), chosen_NA.data_ptr(), weights_NA.data_ptr(), ctypes.byref(stack), out_ND.data_ptr(),
+            *chosen_NA.shape, torch.get_num_threads(),
         )  # fmt: skip
         if mlp.shared_experts is not None:
             out_ND += self._gated(mlp.shared_experts, x_ND)
         return out_ND, Routing(chosen_NA, scores_NE)
+
+    def block(self, block: Block, x_ND: Tensor, rotary_TR: Tensor, chunk: Chunk, pages: Layer) -> Routing | None:
+        layer = self._layer(block) if len(x_ND) <= self.few_rows else None
+        if layer is None:
+            return block.extend(x_ND, rotary_TR, chunk, pages, self)
+        if self._pass is None or self._pass.kept is not chunk:
+            self._pass = structs.pass_of(chunk, rotary_TR)
+        keys, values, routing = pages[0].data_ptr(), pages[-1].data_ptr(), None
+        if layer.router:
+            best, experts = layer.choice.best, layer.choice.experts
+            routing = Routing(
+                torch.empty(len(x_ND), best, dtype=torch.long), torch.empty(len(x_ND), experts, dtype=torch.float32)
+            )
+        self.c.block(
+            ctypes.byref(layer), ctypes.byref(self._pass), x_ND.data_ptr(), keys, values,
+            *((None, None) if routing is None else (routing.chosen_NA.data_ptr(), routing.scores_NE.data_ptr())),
+        )  # fmt: skip
+        return routing
+
+    def _layer(self, block: Block) -> structs.Layer | None:
+        if block not in self._layers:
+            self._layers[block] = _fitting(structs.Told(self.dtype).layer, block)
+        return self._layers[block]
+
+    def logits(self, model: Decoder, x_ND: Tensor) -> Tensor:
+        head = self._head(model) if len(x_ND) <= self.few_rows else None
+        if head is None:
+            return model.logits(x_ND)
+        x_ND = x_ND.contiguous()
+        out_NV = torch.empty(len(x_ND), head.num_out, dtype=x_ND.dtype)
+        self.c.linear(ctypes.byref(head), x_ND.data_ptr(), len(x_ND), out_NV.data_ptr(), torch.get_num_threads())
+        return out_NV
+
+    def _head(self, model: Decoder) -> structs.Matrix | None:
+        if model not in self._heads:
+            self._heads[model] = _fitting(structs.Told(self.dtype).head, model)
+        return self._heads[model]
 
     def _gated(self, mlp: SwiGLU, x_ND: Tensor) -> Tensor:
         down: Tensor = mlp.down_proj(self.swiglu(mlp.gate_proj(x_ND), mlp.up_proj(x_ND)))
@@ -263,12 +320,11 @@ class Compiled:
 
     def _choose(self, mlp: DeepSeekMoE, scores_NE: Tensor) -> tuple[Tensor, Tensor]:
         """``choose_experts`` and ``expert_weights``: ids and weights [N, A], float32."""
-        c, bias_E = mlp.config, mlp.gate.e_score_correction_bias
-        chosen_NA = torch.empty(len(scores_NE), c.num_experts_per_tok, dtype=torch.long)
+        bias_E, choice = mlp.gate.e_score_correction_bias, structs.choice_of(mlp)
+        chosen_NA = torch.empty(len(scores_NE), choice.best, dtype=torch.long)
         weights_NA = torch.empty(chosen_NA.shape, dtype=torch.float32)
         self.c.choose(
-            scores_NE.data_ptr(), None if bias_E is None else bias_E.data_ptr(), *scores_NE.shape,
-            c.num_experts_per_tok, c.n_group, c.topk_group, c.norm_topk_prob, c.routed_scaling_factor,
+            scores_NE.data_ptr(), None if bias_E is None else bias_E.data_ptr(), len(scores_NE), ctypes.byref(choice),
             chosen_NA.data_ptr(), weights_NA.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         return chosen_NA, weights_NA
@@ -276,8 +332,16 @@ class Compiled:
     def _shape(self, shape: Heads, chunk: Chunk, width: int, eps: float) -> Any:
         window = shape.window or 0
         return ctypes.byref(
-            _Shape(
+            structs.Shape(
                 len(chunk.tokens_N), shape.heads, shape.kv_heads, width, window, chunk.tables_BP.stride(0),
                 shape.scale, eps, shape.interleaved, torch.get_num_threads(),
             )
         )  # fmt: skip
+
+
+def _fitting(made: Callable[[Part], Made], part: Part) -> Made | None:
+    """What kernels.c is told of a part of a model; None: it is done otherwise."""
+    try:
+        return made(part)
+    except structs.Unfit:
+        return None

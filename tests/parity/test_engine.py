@@ -15,7 +15,9 @@ from seekling.engine.engine import Banned, Completion, Engine, Request
 from seekling.engine.sampler import seed_of
 from seekling.errors import UserError
 from seekling.learn.update import token_logps
+from seekling.model import kernels
 from seekling.model.decoder import Decoder
+from seekling.model.lora import add_adapters
 from seekling.model.moe import Routing
 from seekling.records import Stop
 from tests.oracles.tiny import SHAPES, V, alone, build, text
@@ -105,9 +107,8 @@ def test_without_replay_they_agree_but_for_routing_ties() -> None:
     assert total > 3000 and apart <= total / 1000
 
 
-def company(model: Decoder, requests: Sequence[Request], sampling: Sampling) -> dict[str, list[Completion]]:
+def company(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> dict[str, list[Completion]]:
     """The same requests in every company: together, a few at a time, one slot, turned round, alone."""
-    engine = Engine(model, STOP)
     turned = engine.generate(list(reversed(requests)), sampling.model_copy(update={"max_rows": 5}))
     return {
         "three rows": engine.generate(requests, sampling.model_copy(update={"max_rows": 3})),
@@ -123,7 +124,7 @@ def test_a_request_says_the_same_in_any_company(name: str) -> None:
     model, requests, sampling = build(SHAPES[name], dtype=torch.float64), ask(24), Sampling(max_tokens=14)
     together = Engine(model, STOP).generate(requests, sampling)
     assert len({len(said.tokens) for said in together}) > 3, "the test needs rollouts of many lengths"
-    for where, others in company(model, requests, sampling).items():
+    for where, others in company(Engine(model, STOP), requests, sampling).items():
         for said, other in zip(together, others, strict=True):
             assert said.tokens == other.tokens, where
             np.testing.assert_allclose(said.logps, other.logps, rtol=0, atol=1e-5, err_msg=where)
@@ -401,6 +402,36 @@ def test_a_pool_that_grows_as_it_runs_changes_nothing(monkeypatch: pytest.Monkey
     grown = Engine(model, STOP).generate(requests, sampling)
     assert [said.tokens for said in whole] == [said.tokens for said in grown]
     assert all(np.array_equal(a.logps, b.logps) for a, b in zip(whole, grown, strict=True))
+
+
+# --- the same bits ---
+
+
+@pytest.mark.skipif(kernels.library("float32") is None, reason="no C compiler: there are no kernels")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["v3", "v3-groups", "qwen3", "llama"])
+def test_deterministic_sampling_is_equal_to_the_bit_in_any_company(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever shares the batch, however few rows there are, chunks texts are read in, and rows that begin again."""
+    engine, requests = Engine(build(SHAPES[name]), STOP, dtype), [*long_ask(14), *ask(14)]
+    sampling = Sampling(max_tokens=12, deterministic=True)
+    together, ways = engine.generate(requests, sampling), company(engine, requests, sampling)
+    monkeypatch.setattr(paged, "READ_AT_ONCE", 5)
+    tight = {"max_rows": 8, "cache_tokens": 80, "drafts": 2, "draft_from": "text"}
+    ways["in pieces, a small cache, with guesses"] = engine.generate(requests, sampling.model_copy(update=tight))
+    for where, others in ways.items():
+        for said, other in zip(together, others, strict=True):
+            assert said.tokens == other.tokens and said.logps.tobytes() == other.logps.tobytes(), where
+            assert said.routes is None or np.array_equal(said.routes, other.routes), where
+
+
+def test_what_no_kernels_do_is_not_sampled_deterministically(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted = build(SHAPES["qwen3"])
+    add_adapters(adapted, rank=2, scale=1.0, targets=("q_proj",), seed=0)
+    for model in (build(SHAPES["v3"], dtype=torch.float64), adapted):
+        with pytest.raises(UserError, match="cannot be deterministic here"):
+            Engine(model, STOP).generate(ask(1), Sampling(deterministic=True))
 
 
 # --- sampling in fewer bits ---

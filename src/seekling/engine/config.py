@@ -22,6 +22,9 @@ class Sampling(Settings):
         "auto",
         description="who guesses: the model's prediction layer or the text so far; auto: the first there is",
     )
+    deterministic: bool = Field(
+        False, description="the same bits whoever else is sampled, by kernels alone: slower where prompts are long"
+    )
     max_rows: int = runtime(512, ge=1, description="how many rollouts run at once")
     cache_tokens: int = runtime(
         0, ge=0, description="most tokens in the cache; who finds no room begins again later; 0: as many as it takes"

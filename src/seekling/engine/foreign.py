@@ -54,6 +54,8 @@ class _Waves(Batch):
                 "tokens cannot be guessed ahead for a model that runs through transformers",
                 next_step='Leave sampling.drafts out, or import the model with through = "seekling".',
             )
+        if sampling.deterministic:
+            raise UserError("a model that runs through transformers cannot be sampled deterministically")
         super().__init__(model, sampling, stop_tokens)  # type: ignore[arg-type]
 
     def _refuse(self, row: Row) -> None:

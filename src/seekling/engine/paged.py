@@ -18,7 +18,7 @@ from seekling.engine.paging import NoPages, Paging
 from seekling.engine.requests import Likeliest, Row
 from seekling.errors import UserError
 from seekling.model.decoder import Decoder
-from seekling.model.ops import ops_for
+from seekling.model.ops import Ops, exact_ops, ops_for
 from seekling.model.pages import SLOTS, Chunk, Pages, pages_for
 
 READ_AT_ONCE = 2048
@@ -78,7 +78,7 @@ class Paged(Batch):
 
     def __init__(self, model: Decoder, sampling: Sampling, stop_tokens: Collection[int]) -> None:
         super().__init__(model, sampling, stop_tokens)
-        self.ops = ops_for(model.embed_tokens.weight.dtype, self.device)
+        self.ops = self._ops()
         self.paging = Paging(0)
         self.tables = np.zeros((0, 0), np.int64)
         self.held: list[list[int]] = []
@@ -89,6 +89,11 @@ class Paged(Batch):
         self.num_read_tokens = 0  # of texts
         from_model = sampling.draft_from == "model" or (sampling.draft_from == "auto" and model.mtp is not None)
         self.drafter: Drafter | None = None if not sampling.drafts else Ahead(self) if from_model else LookUp(self)
+
+    def _ops(self) -> Ops:
+        if self.sampling.deterministic:
+            return exact_ops(self.model)
+        return ops_for(self.model.embed_tokens.weight.dtype, self.device)
 
     # --- entering -----------------------------------------------------------------------------------------------------
 
@@ -294,7 +299,7 @@ class Paged(Batch):
     def swap(self, model: Decoder, why: UserError) -> None:
         """Whoever waits is read anew; not those who wait to begin again."""
         super().swap(model, why)
-        self.ops = ops_for(model.embed_tokens.weight.dtype, self.device)  # kernels know where weights lie
+        self.ops = self._ops()  # kernels know where weights lie
         for number in [*self.suspended]:
             self.waiting.remove(number)
             self._forgo(number)

@@ -215,15 +215,15 @@ static void attend_gqa_shared(const shape *c, const float *queries, const elem *
                         soften(s + (j * count + a) * end, c->window && own >= c->window ? own - c->window + 1 : 0, own, end);
                     }
                 memset(sums, 0, sizeof(float) * M * count * K);
-                for (whole p = seen / SLOTS; p < pages; p++) {
-                    whole written = last + 1 - p * SLOTS < SLOTS ? last + 1 - p * SLOTS : SLOTS;
+                for (whole p = seen / SLOTS; p < pages; p++)
                     for (whole j = 0; j < M; j++) {
                         const elem *page = values + (table[p] * J + first_head + j) * size;
                         if (p + 1 < pages) fetch(values + (table[p + 1] * J + first_head + j) * size, size * sizeof(elem));
-                        for (whole a = 0; a < count; a++)
-                            gather(sums + (j * count + a) * K, s + (j * count + a) * end + p * SLOTS, page, K, K, written);
+                        for (whole a = 0; a < count; a++) {  // what a query does not see must not decide how it sums
+                            whole sees = least(SLOTS, positions[n + a / G] + 1 - p * SLOTS);
+                            gather(sums + (j * count + a) * K, s + (j * count + a) * end + p * SLOTS, page, K, K, sees);
+                        }
                     }
-                }
                 for (whole j = 0; j < M; j++)
                     for (whole a = 0; a < count; a++)
                         for (whole i = 0; i < K; i++)

@@ -8,6 +8,7 @@ more than their work, and torch reads a paged cache only after copying it togeth
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seekling.errors import UserError
 from seekling.model import structs
 from seekling.model.kernels import library
 from seekling.model.layers import RMSNorm, SwiGLU, rotate_half, rotate_interleaved, wide
@@ -88,6 +90,22 @@ def ops_for(dtype: torch.dtype, device: torch.device) -> Ops:
     """The fastest form there is for a model held so."""
     compiled = library(str(dtype).removeprefix("torch.")) if device.type == "cpu" else None
     return Plain() if compiled is None else Compiled(compiled, dtype)
+
+
+def exact_ops(model: Decoder) -> Ops:
+    """Ops under which what comes of a token depends on nothing but its own text, to the bit.
+
+    Raises UserError where no kernels do all of the model: a library's products differ with the number of rows.
+    """
+    weight = model.embed_tokens.weight
+    ops = ops_for(weight.dtype, weight.device)
+    if not (isinstance(ops, Compiled) and ops.does(model)):
+        raise UserError(
+            "sampling cannot be deterministic here: no kernels do all of this model's work",
+            next_step="That takes a CPU, a C compiler, float32 or bfloat16, and no adapters beside the weights.",
+        )
+    ops.few_rows = sys.maxsize
+    return ops
 
 
 class Plain:
@@ -294,6 +312,10 @@ class Compiled:
             *((None, None) if routing is None else (routing.chosen_NA.data_ptr(), routing.scores_NE.data_ptr())),
         )  # fmt: skip
         return routing
+
+    def does(self, model: Decoder) -> bool:
+        """Whether a pass of few tokens is left to nobody else."""
+        return self._head(model) is not None and all(self._layer(block) is not None for block in model.blocks)
 
     def _layer(self, block: Block) -> structs.Layer | None:
         if block not in self._layers:

@@ -204,6 +204,8 @@ class Decoder(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """Unnormalised scores over the vocabulary: [..., V]."""
+        if self.lm_head is not None and self.lm_head.scale_O is not None:
+            return self.lm_head(states)
         return F.linear(states, self.head_VD)
 
     @property

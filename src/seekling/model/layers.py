@@ -16,19 +16,29 @@ if TYPE_CHECKING:
 
 
 class Linear(nn.Module):
-    """y = x W^T + b. ``weight`` [out, in], set by ``Decoder.init_weights``; most maps have no bias, few an adapter."""
+    """y = x W^T + b. ``weight`` [out, in], set by ``Decoder.init_weights``; most maps have no bias, few an adapter.
+
+    Where there is a ``scale_O``, the weights are codes (int8.py).
+    """
 
     adapter: LowRank | None
+    scale_O: Tensor | None
 
     def __init__(self, num_in: int, num_out: int, *, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_out, num_in))
         self.bias = nn.Parameter(torch.zeros(num_out)) if bias else None
         self.register_module("adapter", None)
+        self.register_buffer("scale_O", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight, self.bias)
+        y = F.linear(x, scaled(self.weight, self.scale_O, x.dtype), self.bias)
         return y if self.adapter is None else self.adapter(x, y)
+
+
+def scaled(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Weights [..., O, D] as products take them: codes times the scales [..., O] of their outputs."""
+    return weight if scale is None else (weight * scale.unsqueeze(-1)).to(dtype)
 
 
 def inner_dtype(place: str) -> torch.dtype:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seekling.model.config import ModelConfig
-from seekling.model.layers import SwiGLU, wide
+from seekling.model.layers import SwiGLU, scaled, wide
 
 if TYPE_CHECKING:
     from seekling.model.lora import LowRank
@@ -141,6 +141,8 @@ class DeepSeekMoE(nn.Module):
 
     gate_up_adapter: LowRank | None
     down_adapter: LowRank | None
+    gate_up_scale: Tensor | None
+    down_scale: Tensor | None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -153,6 +155,8 @@ class DeepSeekMoE(nn.Module):
         self.shared_experts = SwiGLU(width, hidden * config.n_shared_experts) if config.n_shared_experts else None
         self.register_module("gate_up_adapter", None)
         self.register_module("down_adapter", None)
+        self.register_buffer("gate_up_scale", None, persistent=False)
+        self.register_buffer("down_scale", None, persistent=False)
         self.exchange: Exchange = local
 
     def forward(self, x_ND: Tensor, replay_NA: Tensor | None = None) -> tuple[Tensor, Routing]:
@@ -168,8 +172,10 @@ class DeepSeekMoE(nn.Module):
         weights_NA = expert_weights(
             scores_NE, chosen_NA, normalise=c.norm_topk_prob, scale=c.routed_scaling_factor
         ).type_as(x_ND)
+        gate_up_EFD = scaled(self.gate_up_proj, self.gate_up_scale, x_ND.dtype)
+        down_EDF = scaled(self.down_proj, self.down_scale, x_ND.dtype)
         out_ND = run_experts(
-            x_ND, chosen_NA, weights_NA, self.gate_up_proj, self.down_proj, self.gate_up_adapter, self.down_adapter,
+            x_ND, chosen_NA, weights_NA, gate_up_EFD, down_EDF, self.gate_up_adapter, self.down_adapter,
             num_experts=scores_NE.shape[1], exchange=self.exchange,
         )  # fmt: skip
         if self.shared_experts is not None:

@@ -110,11 +110,17 @@ class Told:
         if layer.adapter is not None:
             raise Unfit
         bias = None if layer.bias is None else self.pointer(layer.bias)
-        return Matrix(self.pointer(layer.weight), bias, None, *layer.weight.shape)
+        return Matrix(*self._weights(layer.weight, layer.scale_O, bias), *layer.weight.shape)
+
+    def _weights(self, weight: Tensor, scale: Tensor | None, bias: int | None) -> tuple[int, int | None, int | None]:
+        if scale is None:
+            return self.pointer(weight), bias, None
+        return self.pointer(weight, torch.int8), bias, self.pointer(scale, torch.float32)
 
     def head(self, model: Any) -> Matrix:
         """The output matrix of a ``Decoder``."""
-        told = Matrix(self.pointer(model.head_VD), None, None, *model.head_VD.shape)
+        scale_V = None if model.lm_head is None else model.lm_head.scale_O
+        told = Matrix(*self._weights(model.head_VD, scale_V, None), *model.head_VD.shape)
         told.kept = self.kept
         return told
 
@@ -156,7 +162,9 @@ class Told:
             told.q = self.matrix(attention.q_proj)
         told.k, told.o = self.matrix(attention.kv_a_proj_with_mqa), self.matrix(attention.o_proj)
         told.k_norm, told.inner_eps = self._norm(attention.kv_a_layernorm)
-        told.kv_b = self.matrix(attention.kv_b_proj).weight
+        if attention.kv_b_proj.adapter is not None:
+            raise Unfit
+        told.kv_b = self.pointer(attention.kv_b_proj.weight)
         told.is_latent, told.nope, told.v_width = 1, attention.nope, attention.v_width
         told.heads.width = attention.latent + attention.rope
 
@@ -178,7 +186,9 @@ class Told:
         experts, width, hidden = mlp.down_proj.shape
         if experts != len(mlp.gate.weight):
             raise Unfit
-        return Stack(self.pointer(mlp.gate_up_proj), self.pointer(mlp.down_proj), None, None, experts, width, hidden)
+        gate_up, _, gate_up_scales = self._weights(mlp.gate_up_proj, mlp.gate_up_scale, None)
+        down, _, down_scales = self._weights(mlp.down_proj, mlp.down_scale, None)
+        return Stack(gate_up, down, gate_up_scales, down_scales, experts, width, hidden)
 
 
 def choice_of(mlp: DeepSeekMoE) -> Choice:

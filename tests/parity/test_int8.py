@@ -1,0 +1,74 @@
+"""Weights held as int8: what is sampled from them is what their codes times their scales say."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from seekling.engine.engine import Engine
+from seekling.model.config import ModelConfig
+from seekling.model.decoder import Decoder
+from seekling.model.int8 import to_codes
+from seekling.model.layers import Linear
+from seekling.model.moe import DeepSeekMoE
+from seekling.model.ops import Plain
+from tests.oracles.tiny import build
+from tests.parity.test_ops import DTYPES, SHAPED, SHAPES, compiled, held, off, states
+
+SPANS = [(row, 20, 21 + row % 2) for row in range(5)]
+
+
+def unrolled(model: Decoder) -> Decoder:
+    """The same weights in float32."""
+    plain = copy.deepcopy(model)
+    for module in plain.modules():
+        if isinstance(module, Linear) and module.scale_O is not None:
+            whole = module.weight.float() * module.scale_O.unsqueeze(-1)
+            module.weight.data, module.scale_O = whole, None
+        elif isinstance(module, DeepSeekMoE):
+            for weight, scale in (("gate_up_proj", "gate_up_scale"), ("down_proj", "down_scale")):
+                whole = getattr(module, weight).float() * getattr(module, scale).unsqueeze(-1)
+                getattr(module, weight).data = whole
+                setattr(module, scale, None)
+    return plain
+
+
+def test_a_code_is_within_half_a_step_and_the_largest_weight_is_kept() -> None:
+    weight = torch.randn(3, 5, 40, generator=torch.Generator().manual_seed(0))
+    weight[1, 2] = 0
+    codes, scale = to_codes(weight)
+    told = codes * scale.unsqueeze(-1)
+    assert ((told - weight).abs() <= 0.5001 * scale.unsqueeze(-1)).all()
+    torch.testing.assert_close(told.abs().amax(-1), weight.abs().amax(-1))
+
+
+@SHAPED
+@DTYPES
+def test_kernels_and_torch_read_codes_as_the_numbers_they_stand_for(shape: str, dtype: torch.dtype) -> None:
+    policy = held(build(ModelConfig(**SHAPES[shape])), dtype)
+    model = Engine(policy, (), weights="int8").model
+    assert any(weight.dtype == torch.int8 for weight in model.parameters()) and model is not policy
+    true = states(held(unrolled(model), torch.float32), Plain(), SPANS)
+    bound = 1e-5 if dtype == torch.float32 else 0.1  # rounded, a token may meet another expert
+    size = float(true.square().mean().sqrt())
+    for rows in (0, 10**6):
+        ops = compiled(dtype)
+        ops.few_rows = rows
+        assert off(states(model, ops, SPANS).float(), true) < bound * size
+
+
+@pytest.mark.parametrize("shape", ["tiles", "qwen2"])
+def test_after_an_update_the_codes_are_those_of_the_new_weights_where_the_old_ones_lay(shape: str) -> None:
+    policy = build(ModelConfig(**SHAPES[shape]))
+    engine = Engine(policy, (), weights="int8")
+    places = [weight.data_ptr() for weight in engine.model.parameters()]
+    with torch.no_grad():
+        for weight in policy.parameters():
+            weight.mul_(2)
+    engine.refresh()
+    assert places == [weight.data_ptr() for weight in engine.model.parameters()]
+    fresh = Engine(policy, (), weights="int8").model
+    for (name, one), other in zip(engine.model.state_dict().items(), fresh.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name

@@ -76,8 +76,8 @@ class Block(nn.Module):
     def forward(
         self, x_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None, replay_NA: Tensor | None = None
     ) -> tuple[Tensor, Routing | None]:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary_BTR, mask)
-        normed_BTD = self.post_attention_layernorm(x_BTD)
+        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rotary_BTR, mask)
+        x_BTD, normed_BTD = self.post_attention_layernorm.add(x_BTD, attended_BTD)
         if not isinstance(self.mlp, DeepSeekMoE):
             return x_BTD + self.mlp(normed_BTD), None
         fed_ND, routing = self.mlp(normed_BTD.flatten(0, -2), replay_NA)

@@ -1,0 +1,278 @@
+// What a training pass does between its matrix products, there and back (fused.py says what is computed). A tensor is
+// float, or bfloat16 where its `narrow` is not 0; sums are float either way. Threads share rows; what is summed over
+// rows is summed over BLOCKs of them, and these in order, so that the number of threads changes no bit.
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK 64   // rows whose sum is one thread's
+#define PIECE 512  // numbers that are worked on at a time
+
+typedef int64_t whole;
+
+static inline float widened(uint16_t x) {
+    union { uint32_t bits; float value; } u = {(uint32_t)x << 16};
+    return u.value;
+}
+
+static inline uint16_t rounded(float x) {  // to nearest, ties to even
+    union { float value; uint32_t bits; } u = {x};
+    return x != x ? 0x7fc0 : (uint16_t)((u.bits + 0x7fff + ((u.bits >> 16) & 1)) >> 16);
+}
+
+static inline void get(float *restrict to, const void *from, whole at, whole count, int narrow) {
+    if (narrow)
+        for (whole i = 0; i < count; i++) to[i] = widened(((const uint16_t *)from)[at + i]);
+    else
+        memcpy(to, (const float *)from + at, count * sizeof(float));
+}
+
+static inline void put(void *to, whole at, const float *restrict from, whole count, int narrow) {
+    if (narrow)
+        for (whole i = 0; i < count; i++) ((uint16_t *)to)[at + i] = rounded(from[i]);
+    else
+        memcpy((float *)to + at, from, count * sizeof(float));
+}
+
+// e^x, within 2 units in the last place from -87 to 88. Cephes' polynomial (Moshier), after x = n ln 2 + r.
+static inline float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float n = __builtin_rintf(x * 1.44269504f), r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    union { int32_t bits; float value; } two_n = {((int32_t)n + 127) << 23};
+    return (p * r * r + r + 1.0f) * two_n.value;
+}
+
+// sum [width] = those of `blocks` rows, in order.
+static void total(const float *parts, whole blocks, whole width, float *restrict sum) {
+    memset(sum, 0, width * sizeof(float));
+    for (whole b = 0; b < blocks; b++)
+        for (whole d = 0; d < width; d++) sum[d] += parts[b * width + d];
+}
+
+static inline whole blocks_of(whole rows) { return (rows + BLOCK - 1) / BLOCK; }
+
+// --- the norm ----------------------------------------------------------------------------------------------------------
+
+static inline float scale_of(const float *x, whole width, float eps) {
+    float sum = 0;
+    for (whole d = 0; d < width; d++) sum += x[d] * x[d];
+    return 1.0f / sqrtf(sum / width + eps);
+}
+
+// From the gradient g of what a norm left of x: that of x, and what is added to the weight's (where there is one).
+static inline void unnorm(float *restrict g, const float *restrict x, const float *restrict weight, float scale,
+                             whole width, float *restrict of_weight) {
+    float along = 0;
+    if (of_weight)
+        for (whole d = 0; d < width; d++) of_weight[d] += g[d] * x[d] * scale;
+    for (whole d = 0; d < width; d++) {
+        g[d] *= weight[d];
+        along += g[d] * x[d];
+    }
+    along *= scale * scale / width;
+    for (whole d = 0; d < width; d++) g[d] = scale * (g[d] - x[d] * along);
+}
+
+// out [N, D] = x / rms(x) * weight, each row of x `stride` after the one before. Where y is given it is added to x
+// first, and the sum kept.
+void norm_there(const void *x, int narrow, whole stride, const void *y, int y_narrow, const float *weight, float eps,
+                float *sum, void *out, float *scales, whole rows, whole width, int threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (whole n = 0; n < rows; n++) {
+        float a[width], b[width];
+        get(a, x, n * stride, width, narrow);
+        if (y) {
+            get(b, y, n * width, width, y_narrow);
+            for (whole d = 0; d < width; d++) a[d] += b[d];
+            memcpy(sum + n * width, a, width * sizeof(float));
+        }
+        float scale = scales[n] = scale_of(a, width, eps);
+        for (whole d = 0; d < width; d++) a[d] *= scale * weight[d];
+        put(out, n * width, a, width, narrow);
+    }
+}
+
+// The way back. `beside` [N, D] is a further gradient of the sum, `of_y` that of y where it is not of_x itself;
+// either may be none, as may of_weight.
+void norm_back(const void *of_out, const float *beside, const void *x, int narrow, whole stride,
+                     const float *weight, const float *scales, void *of_x, uint16_t *of_y, float *of_weight, whole rows,
+                     whole width, int threads) {
+    whole blocks = blocks_of(rows);
+    float *parts = of_weight ? calloc(blocks * width, sizeof(float)) : 0;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (whole b = 0; b < blocks; b++)
+        for (whole n = b * BLOCK; n < rows && n < (b + 1) * BLOCK; n++) {
+            float g[width], a[width];
+            get(g, of_out, n * width, width, narrow);
+            get(a, x, n * stride, width, narrow);
+            unnorm(g, a, weight, scales[n], width, parts ? parts + b * width : 0);
+            if (beside)
+                for (whole d = 0; d < width; d++) g[d] += beside[n * width + d];
+            put(of_x, n * width, g, width, narrow);
+            if (of_y) put(of_y, n * width, g, width, 1);
+        }
+    if (of_weight) total(parts, blocks, width, of_weight);
+    free(parts);
+}
+
+// --- the gate ----------------------------------------------------------------------------------------------------------
+
+// out [N, F] = silu(gate) * up, of rows [gate, up].
+void gate_there(const void *both, void *out, whole rows, whole width, int narrow, int threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (whole n = 0; n < rows; n++)
+        for (whole f = 0; f < width; f += PIECE) {
+            float gate[PIECE], up[PIECE];
+            whole count = width - f < PIECE ? width - f : PIECE;
+            get(gate, both, n * 2 * width + f, count, narrow);
+            get(up, both, n * 2 * width + width + f, count, narrow);
+            for (whole i = 0; i < count; i++) gate[i] *= up[i] / (1.0f + exponential(-gate[i]));
+            put(out, n * width + f, gate, count, narrow);
+        }
+}
+
+void gate_back(const void *of_out, const void *both, void *of_both, whole rows, whole width, int narrow, int threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (whole n = 0; n < rows; n++)
+        for (whole f = 0; f < width; f += PIECE) {
+            float gate[PIECE], up[PIECE], g[PIECE];
+            whole count = width - f < PIECE ? width - f : PIECE;
+            get(gate, both, n * 2 * width + f, count, narrow);
+            get(up, both, n * 2 * width + width + f, count, narrow);
+            get(g, of_out, n * width + f, count, narrow);
+            for (whole i = 0; i < count; i++) {
+                float share = 1.0f / (1.0f + exponential(-gate[i])), x = gate[i];
+                gate[i] = g[i] * up[i] * share * (1.0f + x * (1.0f - share));
+                up[i] = g[i] * x * share;
+            }
+            put(of_both, n * 2 * width + f, gate, count, narrow);
+            put(of_both, n * 2 * width + width + f, up, count, narrow);
+        }
+}
+
+// --- heads -------------------------------------------------------------------------------------------------------------
+
+// x [2 R] turned by R pairs (cos, sin), or back: neighbours, or halves apart (layers.py).
+static inline void turn(float *restrict x, const float *restrict rotary, whole pairs, int interleaved, float way) {
+    if (interleaved)
+        for (whole j = 0; j < pairs; j++) {
+            float c = rotary[2 * j], s = way * rotary[2 * j + 1], first = x[2 * j], second = x[2 * j + 1];
+            x[2 * j] = first * c - second * s;
+            x[2 * j + 1] = second * c + first * s;
+        }
+    else
+        for (whole j = 0; j < pairs; j++) {
+            float c = rotary[2 * j], s = way * rotary[2 * j + 1], first = x[j], second = x[pairs + j];
+            x[j] = first * c - second * s;
+            x[pairs + j] = second * c + first * s;
+        }
+}
+
+typedef struct {
+    whole tokens, heads, kv_heads, width;  // of a query and a key
+    whole rotary;                          // channels that are turned, the last of each head's
+    whole values, stride;                  // latent attention: width of a value, and of what a rotary key stands in
+    float eps;
+    int interleaved, narrow, threads;
+} shape;
+
+// From rows of queries, keys and values [N, (H + 2 J) K]: queries and keys normed (where weights are given) and
+// turned, keys and values repeated for each query head: three of [N, H, K].
+void grouped_there(const shape *c, const void *qkv, const float *q_norm, const float *k_norm, const float *rotary,
+                   float *q, float *k, float *v) {
+    whole K = c->width, H = c->heads, J = c->kv_heads, G = H / J, row = (H + 2 * J) * K;
+#pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
+    for (whole n = 0; n < c->tokens; n++)
+        for (whole h = 0; h < H + 2 * J; h++) {
+            const float *weight = h < H ? q_norm : k_norm;
+            float x[K];
+            get(x, qkv, n * row + h * K, K, c->narrow);
+            if (h < H + J && weight) {
+                float scale = scale_of(x, K, c->eps);
+                for (whole i = 0; i < K; i++) x[i] *= scale * weight[i];
+            }
+            if (h < H + J) turn(x, rotary + n * K, K / 2, c->interleaved, 1);
+            if (h < H) memcpy(q + (n * H + h) * K, x, sizeof x);
+            else
+                for (whole g = 0; g < G; g++) memcpy((h < H + J ? k : v) + (n * H + (h - H) % J * G + g) * K, x, sizeof x);
+        }
+}
+
+// The way back; without norms neither qkv nor of_norms [2, K] is looked at.
+void grouped_back(const shape *c, const float *of_q, const float *of_k, const float *of_v, const void *qkv,
+                  const float *q_norm, const float *k_norm, const float *rotary, void *of_qkv, float *of_norms) {
+    whole K = c->width, H = c->heads, J = c->kv_heads, G = H / J, row = (H + 2 * J) * K;
+    whole blocks = blocks_of(c->tokens);
+    float *parts = q_norm ? calloc(blocks * 2 * K, sizeof(float)) : 0;
+#pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
+    for (whole b = 0; b < blocks; b++)
+        for (whole n = b * BLOCK; n < c->tokens && n < (b + 1) * BLOCK; n++)
+            for (whole h = 0; h < H + 2 * J; h++) {
+                float g[K], x[K];
+                if (h < H) memcpy(g, of_q + (n * H + h) * K, sizeof g);
+                else {
+                    const float *from = (h < H + J ? of_k : of_v) + (n * H + (h - H) % J * G) * K;
+                    memcpy(g, from, sizeof g);
+                    for (whole i = K; i < G * K; i++) g[i % K] += from[i];
+                }
+                if (h < H + J) turn(g, rotary + n * K, K / 2, c->interleaved, -1);
+                if (h < H + J && parts) {
+                    get(x, qkv, n * row + h * K, K, c->narrow);
+                    unnorm(g, x, h < H ? q_norm : k_norm, scale_of(x, K, c->eps), K, parts + (2 * b + (h >= H)) * K);
+                }
+                put(of_qkv, n * row + h * K, g, K, c->narrow);
+            }
+    if (parts) total(parts, blocks, 2 * K, of_norms);
+    free(parts);
+}
+
+// Queries [N, H, K], of which the last R channels are turned; keys from rows [H, K - R keys, V values] and the R
+// rotary channels that all heads share, turned; values, as wide as keys at the least: three of [N, H, .].
+void latent_there(const shape *c, const void *q_in, const void *kv, const void *shared, const float *rotary, float *q,
+                  float *k, float *v) {
+    whole K = c->width, H = c->heads, R = c->rotary, own = K - R, V = c->values, W = V > K ? V : K;
+#pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
+    for (whole n = 0; n < c->tokens; n++) {
+        float key[R];
+        get(key, shared, n * c->stride, R, c->narrow);
+        turn(key, rotary + n * R, R / 2, c->interleaved, 1);
+        for (whole h = 0; h < H; h++) {
+            whole at = n * H + h;
+            get(q + at * K, q_in, at * K, K, c->narrow);
+            turn(q + at * K + own, rotary + n * R, R / 2, c->interleaved, 1);
+            get(k + at * K, kv, at * (own + V), own, c->narrow);
+            memcpy(k + at * K + own, key, sizeof key);
+            get(v + at * W, kv, at * (own + V) + own, V, c->narrow);
+            memset(v + at * W + V, 0, (W - V) * sizeof(float));
+        }
+    }
+}
+
+void latent_back(const shape *c, const float *of_q, const float *of_k, const float *of_v, const float *rotary,
+                 void *of_q_in, void *of_kv, void *of_shared) {
+    whole K = c->width, H = c->heads, R = c->rotary, own = K - R, V = c->values, W = V > K ? V : K;
+#pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
+    for (whole n = 0; n < c->tokens; n++) {
+        float key[R], g[K];
+        memset(key, 0, sizeof key);
+        for (whole h = 0; h < H; h++) {
+            whole at = n * H + h;
+            memcpy(g, of_q + at * K, sizeof g);
+            turn(g + own, rotary + n * R, R / 2, c->interleaved, -1);
+            put(of_q_in, at * K, g, K, c->narrow);
+            put(of_kv, at * (own + V), of_k + at * K, own, c->narrow);
+            put(of_kv, at * (own + V) + own, of_v + at * W, V, c->narrow);
+            for (whole i = 0; i < R; i++) key[i] += of_k[at * K + own + i];
+        }
+        turn(key, rotary + n * R, R / 2, c->interleaved, -1);
+        put(of_shared, n * R, key, R, c->narrow);
+    }
+}

@@ -15,9 +15,9 @@ from seekling.learn.config import Optim
 from seekling.learn.optim import Optimizers
 from seekling.learn.update import step, text_loss
 from seekling.model import fused
-from seekling.model.attention import GroupedQueryAttention
+from seekling.model.attention import GroupedQueryAttention, attend
 from seekling.model.config import ModelConfig
-from seekling.model.decoder import Decoder
+from seekling.model.decoder import Decoder, Rows
 from seekling.model.layers import RMSNorm, gated
 from seekling.model.lora import add_adapters
 from tests.oracles.tiny import COMMON, SHAPES, V, build
@@ -29,6 +29,7 @@ MODELS = SHAPES | {
                                   model_type="qwen2"),
     "halves": SHAPES["v3"].model_copy(update={"rope_interleave": False}),
 }  # fmt: skip
+MODELS["mistral"] = ModelConfig(**COMMON | dict(model_type="mistral", head_dim=34, sliding_window=7))
 Result = tuple[Tensor, ...]
 
 
@@ -119,6 +120,36 @@ def test_a_gate_far_out_is_nothing_or_itself_there_and_back() -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-30)
 
 
+def looked(q: Tensor, k: Tensor, v: Tensor, rows: Rows, window: int | None) -> Tensor:
+    """What attention says [B, T, H V], by whoever does it here."""
+    if (c := fused.learning(q)) is not None:
+        return fused.attend(c, q, k, v, rows.first(window), 0.3)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return attend(q, k, v, rows.bias(q, window), 0.3).transpose(1, 2).flatten(2)
+
+
+def packed(length: int) -> Rows:
+    """Two rows of segments of all lengths, one of them ending in padding."""
+    places = torch.arange(length)
+    segments_BT = torch.stack((1 + (places * 2).float().sqrt().long(), (1 + places // 19) * (places < 0.8 * length)))
+    return Rows(segments_BT, segments_BT, segments_BT)
+
+
+@pytest.mark.parametrize("window", [None, 1, 9, 40])
+@pytest.mark.parametrize(("width", "values"), [(1, 1), (8, 24), (16, 8), (32, 32), (40, 33)])
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 100])
+def test_attention_and_its_gradients_are_torchs(length: int, width: int, values: int, window: int | None) -> None:
+    rows, shape = packed(length), (2, length, 3)
+    given = drawn((*shape, width)), drawn((*shape, width), 1), drawn((*shape, values), 2)
+    close(*both_ways(lambda: with_grads(lambda q, k, v: looked(q, k, v, rows, window), *given)), torch.float32)
+
+
+def test_a_score_far_above_others_is_all_that_counts() -> None:
+    q, k, v = (30 * drawn((1, 33, 2, 8), seed) for seed in range(3))
+    rows = Rows(*[torch.ones(1, 33, dtype=torch.long)] * 3)
+    close(*both_ways(lambda: (looked(q, k, v, rows, None),)), torch.float32)
+
+
 def batch_of(model: Decoder, rows: int = 6) -> Callable[[], Result]:
     """A pass over packed texts with padding, and every gradient."""
     rng = np.random.default_rng(0)
@@ -205,6 +236,8 @@ def test_the_number_of_threads_changes_no_bit(name: str, dtype: torch.dtype) -> 
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             done = with_grads(norm.add, x, x.to(dtype)), with_grads(gated, x.to(dtype)), with_grads(turned, *parts)
+            rows, seen = packed(100), (drawn((2, 100, 3, 17), seed) for seed in range(3))
+            done = *done, with_grads(partial(looked, rows=rows, window=None), *seen)
             (of_weight,) = torch.autograd.grad(norm(x).sum(), norm.weight)
             found.append([of_weight, *(tensor for made in done for tensor in made)])
     finally:

@@ -48,13 +48,15 @@ class MultiHeadLatentAttention(nn.Module):
         self.low_rank_q = c.q_lora_rank is not None
         self.shape = Heads(heads, c.qk_rope_head_dim, c.qk_rope_head_dim, self.scale, c.rope_interleave, window)
 
-    def forward(self, x_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend within each row. ``mask`` [B, 1, T, T] is True where a query may look; None is plain causal."""
+    def forward(self, x_BTD: Tensor, rotary_BTR: Tensor, seen: Tensor | None) -> Tensor:
+        """Attend within each row to what is ``seen``: ``Rows.first`` by kernels, ``Rows.bias``; None: causal."""
         kernels = fused.learning(x_BTD, self.kv_b_proj.weight)
-        qkv = self._project(x_BTD, rotary_BTR) if kernels is None else self._project_at_once(kernels, x_BTD, rotary_BTR)
-        q_BHTK, k_BHTK, v_BHTK = (x_BTHK.transpose(1, 2) for x_BTHK in qkv)
-        out_BHTK = attend(q_BHTK, k_BHTK, v_BHTK, mask, self.scale)
-        return self.o_proj(out_BHTK[..., : self.v_width].transpose(1, 2).flatten(2))
+        if kernels is not None:
+            qkv = self._project_at_once(kernels, x_BTD, rotary_BTR)
+            return self.o_proj(fused.attend(kernels, *qkv, seen, self.scale))
+        q_BHTK, k_BHTK, v_BHTK = (x_BTHK.transpose(1, 2) for x_BTHK in self._project(x_BTD, rotary_BTR))
+        out_BHTK = attend(q_BHTK, k_BHTK, v_BHTK, seen, self.scale)
+        return self.o_proj(out_BHTK.transpose(1, 2).flatten(2))
 
     def extend(self, x_ND: Tensor, rotary_TR: Tensor, chunk: Chunk, pages: Layer, ops: Ops) -> Tensor:
         """Tokens of a chunk against their cached latents: W^UK is absorbed into the query, W^UV into the output."""
@@ -96,7 +98,7 @@ class MultiHeadLatentAttention(nn.Module):
     def _project_at_once(
         self, kernels: ctypes.CDLL, x_BTD: Tensor, rotary_BTR: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same by learning.c; values may be padded already."""
+        """The same by learning.c."""
         if self.low_rank_q:
             both, widths = joined(x_BTD, self.q_a_proj, self.kv_a_proj_with_mqa), (self.latent, self.rope)
             q, latent_BTC, rope_BTR = both.split((both.shape[-1] - sum(widths), *widths), -1)
@@ -139,12 +141,14 @@ class GroupedQueryAttention(nn.Module):
         self.qk_norm = c.parts.qk_norm
         self.shape = Heads(self.heads, self.kv_heads, width, self.scale, interleaved=False, window=window)
 
-    def forward(self, x_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend within each row. ``mask`` [B, 1, T, T] is True where a query may look; None is plain causal."""
+    def forward(self, x_BTD: Tensor, rotary_BTR: Tensor, seen: Tensor | None) -> Tensor:
+        """Attend within each row to what is ``seen``: ``Rows.first`` by kernels, ``Rows.bias``; None: causal."""
         kernels = fused.learning(x_BTD, self.q_proj.weight)
-        qkv = self._project(x_BTD, rotary_BTR) if kernels is None else self._project_at_once(kernels, x_BTD, rotary_BTR)
-        q_BHTK, k_BHTK, v_BHTK = (x_BTHK.transpose(1, 2) for x_BTHK in qkv)
-        out_BHTK = attend(q_BHTK, k_BHTK, v_BHTK, mask, self.scale)
+        if kernels is not None:
+            qkv = self._project_at_once(kernels, x_BTD, rotary_BTR)
+            return self.o_proj(fused.attend(kernels, *qkv, seen, self.scale))
+        q_BHTK, k_BHTK, v_BHTK = (x_BTHK.transpose(1, 2) for x_BTHK in self._project(x_BTD, rotary_BTR))
+        out_BHTK = attend(q_BHTK, k_BHTK, v_BHTK, seen, self.scale)
         return self.o_proj(out_BHTK.transpose(1, 2).flatten(2))
 
     def extend(self, x_ND: Tensor, rotary_TR: Tensor, chunk: Chunk, pages: Layer, ops: Ops) -> Tensor:
@@ -171,8 +175,8 @@ class GroupedQueryAttention(nn.Module):
         return fused.grouped(kernels, qkv_BTC, norms, eps, rotary_BTR, self.heads, self.kv_heads)
 
 
-def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """softmax(q k^T scale) v. Values narrower than keys are padded: unequal widths take a path twice as slow."""
+def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """softmax(q k^T scale + bias) v. Values narrower than keys are padded: unequal widths take a path twice as slow."""
     width = v_BHTK.shape[-1]
     padding = q_BHTK.shape[-1] - width
     v_BHTK = F.pad(v_BHTK, (0, padding)) if padding > 0 else v_BHTK
@@ -181,6 +185,6 @@ def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None, 
         q_BHTK, k_BHTK, v_BHTK = (x_BHTK.to(inner_dtype(place)) for x_BHTK in (q_BHTK, k_BHTK, v_BHTK))
     with torch.autocast(place, enabled=False):
         out = F.scaled_dot_product_attention(
-            q_BHTK, k_BHTK, v_BHTK, attn_mask=mask, is_causal=mask is None, scale=scale
+            q_BHTK, k_BHTK, v_BHTK, attn_mask=bias, is_causal=bias is None, scale=scale
         )
     return out[..., :width]

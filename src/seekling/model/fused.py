@@ -60,9 +60,22 @@ def latent(
     c: ctypes.CDLL, q_BTC: Tensor, kv_BTC: Tensor, rope_BTR: Tensor, rotary_BTR: Tensor, heads: int, *,
     interleaved: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Queries and keys with their last R channels turned, and values, no narrower: float32, [B, T, H, .] each."""
+    """Queries and keys with their last R channels turned, and values: float32, [B, T, H, .] each."""
     q_BTHK, k_BTHK, v_BTHK = _Latent.apply(c, q_BTC, kv_BTC, rope_BTR, rotary_BTR, heads, interleaved)
     return q_BTHK, k_BTHK, v_BTHK
+
+
+def attend(
+    c: ctypes.CDLL, q_BTHK: Tensor, k_BTHK: Tensor, v_BTHK: Tensor, first_BT: Tensor | None, scale: float
+) -> Tensor:  # fmt: skip
+    """softmax(q k^T scale) v over keys from ``first_BT`` (the row's) to the query's own: [B, T, H V].
+
+    Nothing is worked on that is not seen: of texts that share a row, each looks at its own alone.
+    """
+    if first_BT is None:
+        first_BT = torch.zeros(q_BTHK.shape[:2], dtype=torch.int32)
+    said: Tensor = _Attend.apply(c, q_BTHK, k_BTHK, v_BTHK, first_BT, scale)
+    return said
 
 
 class _Norm(torch.autograd.Function):
@@ -167,7 +180,7 @@ class _Latent(torch.autograd.Function):
         shape = _Shape(
             _size(q_BTC)[0], heads, 0, width, rotary, values, _stride(rope_BTR), 0.0, interleaved, q_BTC.dtype == NARROW
         )
-        found = tuple(torch.empty(*q_BTC.shape[:-1], heads, w) for w in (width, width, max(width, values)))
+        found = tuple(torch.empty(*q_BTC.shape[:-1], heads, w) for w in (width, width, values))
         given = (q_BTC, kv_BTC, rope_BTR)
         c.latent_there(shape.here(), *map(_at, given), rotary_BTR.data_ptr(), *map(_at, found))
         ctx.c, ctx.shape, ctx.like = c, shape, ([x.shape for x in given], q_BTC.dtype)
@@ -183,7 +196,48 @@ class _Latent(torch.autograd.Function):
         return None, *found, None, None, None
 
 
-class _Shape(ctypes.Structure):
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, c: ctypes.CDLL, q_BTHK: Tensor, k_BTHK: Tensor, v_BTHK: Tensor, first_BT: Tensor, scale: float
+    ) -> Tensor:
+        given = tuple(x.contiguous() for x in (q_BTHK, k_BTHK, v_BTHK, first_BT))
+        (*rows, heads, width), values = q_BTHK.shape, v_BTHK.shape[-1]
+        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        out_BTC = torch.empty(*rows, heads * values, dtype=kind)
+        logs_BTH = torch.empty(*rows, heads)
+        sight = _Sight(*rows, heads, width, values, scale, kind == NARROW)
+        c.attend_there(sight.here(), *map(_at, given), out_BTC.data_ptr(), logs_BTH.data_ptr())
+        ctx.c, ctx.sight = c, sight
+        ctx.save_for_backward(*given, logs_BTH)
+        return out_BTC
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_out_BTC: Tensor) -> tuple[Tensor | None, ...]:
+        given, of_out_BTC = ctx.saved_tensors, of_out_BTC.contiguous()
+        found = tuple(torch.empty_like(x) for x in given[:3])
+        ctx.c.attend_back(ctx.sight.here(), of_out_BTC.data_ptr(), *map(_at, given), *map(_at, found))
+        return None, *found, None, None
+
+
+class _Here(ctypes.Structure):
+    def here(self) -> Any:
+        """Its address, with as many threads as torch has now: the way back may be another thread's."""
+        self.threads = _threads()
+        return ctypes.byref(self)
+
+
+class _Sight(_Here):
+    """``sight`` of learning.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("rows", "length", "heads", "width", "values")),
+        ("scale", ctypes.c_float), ("narrow", ctypes.c_int), ("threads", ctypes.c_int),
+    )  # fmt: skip
+
+
+class _Shape(_Here):
     """``shape`` of learning.c."""
 
     _fields_ = (
@@ -191,11 +245,6 @@ class _Shape(ctypes.Structure):
           for name in ("tokens", "heads", "kv_heads", "width", "rotary", "values", "stride")),
         ("eps", ctypes.c_float), ("interleaved", ctypes.c_int), ("narrow", ctypes.c_int), ("threads", ctypes.c_int),
     )  # fmt: skip
-
-    def here(self) -> Any:
-        """Its address, with as many threads as torch has now: the way back may be another thread's."""
-        self.threads = _threads()
-        return ctypes.byref(self)
 
 
 def _threads() -> int:

@@ -1,4 +1,4 @@
-"""kernels.c and learning.c as libraries: built with the C compiler of this machine when first asked for, kept for the next time.
+"""kernels.c and learning.c as libraries: built by this machine's C compiler when first asked for, kept for next time.
 
 A build takes about two seconds and lies in the user's cache under a hash of source, flags, compiler and CPU. Nothing is
 ever fetched; without a compiler, or where a build fails, there is none, and torch does the same work. Torch-free.
@@ -46,6 +46,8 @@ _OF_LEARNING = {
     "grouped_back": (_POINTER,) * 10,
     "latent_there": (_POINTER,) * 8,
     "latent_back": (_POINTER,) * 8,
+    "attend_there": (_POINTER,) * 7,
+    "attend_back": (_POINTER,) * 10,
 }
 
 
@@ -69,7 +71,7 @@ def source(kind: str) -> Path:
 
 
 def library(dtype: str) -> ctypes.CDLL | None:
-    """The kernels for a model held in ``dtype`` ("float32", "bfloat16"), or for "learning"; None where there are none."""
+    """The kernels for a model held in ``dtype`` ("float32", "bfloat16"), or for "learning"; None: there are none."""
     try:
         return built(dtype)
     except NoKernels:

@@ -235,10 +235,10 @@ void grouped_back(const shape *c, const float *of_q, const float *of_k, const fl
 }
 
 // Queries [N, H, K], of which the last R channels are turned; keys from rows [H, K - R keys, V values] and the R
-// rotary channels that all heads share, turned; values, as wide as keys at the least: three of [N, H, .].
+// rotary channels that all heads share, turned; and values: three of [N, H, .].
 void latent_there(const shape *c, const void *q_in, const void *kv, const void *shared, const float *rotary, float *q,
                   float *k, float *v) {
-    whole K = c->width, H = c->heads, R = c->rotary, own = K - R, V = c->values, W = V > K ? V : K;
+    whole K = c->width, H = c->heads, R = c->rotary, own = K - R, V = c->values;
 #pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
     for (whole n = 0; n < c->tokens; n++) {
         float key[R];
@@ -250,15 +250,14 @@ void latent_there(const shape *c, const void *q_in, const void *kv, const void *
             turn(q + at * K + own, rotary + n * R, R / 2, c->interleaved, 1);
             get(k + at * K, kv, at * (own + V), own, c->narrow);
             memcpy(k + at * K + own, key, sizeof key);
-            get(v + at * W, kv, at * (own + V) + own, V, c->narrow);
-            memset(v + at * W + V, 0, (W - V) * sizeof(float));
+            get(v + at * V, kv, at * (own + V) + own, V, c->narrow);
         }
     }
 }
 
 void latent_back(const shape *c, const float *of_q, const float *of_k, const float *of_v, const float *rotary,
                  void *of_q_in, void *of_kv, void *of_shared) {
-    whole K = c->width, H = c->heads, R = c->rotary, own = K - R, V = c->values, W = V > K ? V : K;
+    whole K = c->width, H = c->heads, R = c->rotary, own = K - R, V = c->values;
 #pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
     for (whole n = 0; n < c->tokens; n++) {
         float key[R], g[K];
@@ -269,10 +268,212 @@ void latent_back(const shape *c, const float *of_q, const float *of_k, const flo
             turn(g + own, rotary + n * R, R / 2, c->interleaved, -1);
             put(of_q_in, at * K, g, K, c->narrow);
             put(of_kv, at * (own + V), of_k + at * K, own, c->narrow);
-            put(of_kv, at * (own + V) + own, of_v + at * W, V, c->narrow);
+            put(of_kv, at * (own + V) + own, of_v + at * V, V, c->narrow);
             for (whole i = 0; i < R; i++) key[i] += of_k[at * K + own + i];
         }
         turn(key, rotary + n * R, R / 2, c->interleaved, -1);
         put(of_shared, n * R, key, R, c->narrow);
     }
+}
+
+// --- attention ---------------------------------------------------------------------------------------------------------
+
+#define LANE 16  // floats of a vector
+#define TILE 16  // queries that are worked on together
+
+typedef float vec __attribute__((vector_size(4 * LANE)));
+
+// A matrix as products read it: its element (i, j) is at[i * down + j * right].
+typedef struct {
+    const float *at;
+    whole down, right;
+} matrix;
+
+static inline vec some(const float *from, whole count) {
+    vec x = {0};
+    if (count == LANE) memcpy(&x, from, sizeof x);
+    else if (count == LANE / 2) memcpy(&x, from, sizeof x / 2);
+    else memcpy(&x, from, count * sizeof(float));
+    return x;
+}
+
+static inline __attribute__((always_inline)) void tile(const int rows, const int vecs, matrix a, const float *b, whole b_row,
+                                                       float *c, whole c_row, whole depth, whole last, int adds) {
+    vec sum[8][2];  // of constant size, so that they are registers
+    for (int r = 0; r < rows; r++)
+        for (int w = 0; w < vecs; w++) sum[r][w] = (vec){0};
+    for (whole k = 0; k < depth; k++) {
+        vec x[2];
+        for (int w = 0; w < vecs; w++) x[w] = some(b + k * b_row + w * LANE, w == vecs - 1 ? last : LANE);
+        for (int r = 0; r < rows; r++)
+            for (int w = 0; w < vecs; w++) sum[r][w] += a.at[r * a.down + k * a.right] * x[w];
+    }
+    for (int r = 0; r < rows; r++)
+        for (int w = 0; w < vecs; w++) {
+            float *to = c + r * c_row + w * LANE;
+            whole count = w == vecs - 1 ? last : LANE;
+            if (adds) sum[r][w] += some(to, count);
+            memcpy(to, &sum[r][w], count * sizeof(float));
+        }
+}
+
+// c [rows, width] = (or, if it adds, += ) a [rows, depth] times b [depth, width].
+static void product(matrix a, const float *b, whole b_row, float *c, whole c_row, whole rows, whole depth, whole width,
+                    int adds) {
+    for (whole n = 0; n < width; n += 2 * LANE) {
+        whole left = width - n < 2 * LANE ? width - n : 2 * LANE, last = left > LANE ? left - LANE : left, m = 0;
+        for (; m < rows;) {
+            matrix own = {a.at + m * a.down, a.down, a.right};
+            int many = rows - m >= 8 ? 8 : rows - m >= 4 ? 4 : 1, full = last == LANE;
+            float *to = c + m * c_row + n;
+            if (left > LANE && full && many == 8) tile(8, 2, own, b + n, b_row, to, c_row, depth, LANE, adds);
+            else if (left > LANE && full && many == 4) tile(4, 2, own, b + n, b_row, to, c_row, depth, LANE, adds);
+            else if (left > LANE && many == 8) tile(8, 2, own, b + n, b_row, to, c_row, depth, last, adds);
+            else if (left > LANE && many == 4) tile(4, 2, own, b + n, b_row, to, c_row, depth, last, adds);
+            else if (left > LANE) tile(1, 2, own, b + n, b_row, to, c_row, depth, last, adds);
+            else if (full && many == 8) tile(8, 1, own, b + n, b_row, to, c_row, depth, LANE, adds);
+            else if (many == 8) tile(8, 1, own, b + n, b_row, to, c_row, depth, last, adds);
+            else if (many == 4) tile(4, 1, own, b + n, b_row, to, c_row, depth, last, adds);
+            else tile(1, 1, own, b + n, b_row, to, c_row, depth, last, adds);
+            m += many;
+        }
+    }
+}
+
+typedef int32_t ints __attribute__((vector_size(4 * LANE)));
+
+// Sixteen rows of sixteen become their columns: pairs of rows swap halves, quarters, eighths and neighbours.
+static inline __attribute__((always_inline)) void mirrored(vec x[LANE]) {
+#define SWAP(by)                                                                                       \
+    for (int i = 0; i < LANE; i++)                                                                     \
+        if (!(i & by)) {                                                                               \
+            ints low, high;                                                                            \
+            for (int j = 0; j < LANE; j++) low[j] = j & by ? LANE + j - by : j;                        \
+            for (int j = 0; j < LANE; j++) high[j] = j & by ? LANE + j : j + by;                       \
+            vec first = __builtin_shuffle(x[i], x[i + by], low);                                       \
+            x[i + by] = __builtin_shuffle(x[i], x[i + by], high);                                      \
+            x[i] = first;                                                                              \
+        }
+    SWAP(8) SWAP(4) SWAP(2) SWAP(1)
+}
+
+// to [width][room] = from [count, width] transposed, each of its rows `row` after the one before; then zeros.
+static void transposed(const float *from, whole row, whole count, whole width, float *to, whole room) {
+    for (whole t = 0; t < room; t += LANE)
+        for (whole k = 0; k < width; k += LANE) {
+            vec x[LANE];
+            whole left = width - k < LANE ? width - k : LANE;
+            for (whole i = 0; i < LANE; i++) x[i] = t + i < count ? some(from + (t + i) * row + k, left) : (vec){0};
+            mirrored(x);
+            for (whole i = 0; i < left; i++) memcpy(to + (k + i) * room + t, &x[i], sizeof(vec));
+        }
+}
+
+typedef struct {
+    whole rows, length, heads, width, values;
+    float scale;
+    int narrow, threads;  // what is said may be narrow; queries, keys and values are not
+} sight;
+
+// Sixteen scores x become e^(x times - less); what is not seen, 0.
+static inline void weigh(float *restrict x, float times, float less) {
+    for (int i = 0; i < LANE; i++) {
+        float y = x[i] * times - less;
+        x[i] = y < -87.0f ? 0 : exponential(y);
+    }
+}
+
+// Keys before `low` and from `own` on are not seen.
+static inline void hide(float *row, whole low, whole own, whole room) {
+    for (whole j = 0; j < low; j++) row[j] = -INFINITY;
+    for (whole j = own; j < room; j++) row[j] = -INFINITY;
+}
+
+// The largest of [room], a multiple of LANE.
+static inline float top_of(const float *row, whole room) {
+    vec most = some(row, LANE);
+    for (whole j = LANE; j < room; j += LANE) {
+        vec x = some(row + j, LANE);
+        ints larger = x > most;
+        most = (vec)(((ints)x & larger) | ((ints)most & ~larger));
+    }
+    float top = most[0];
+    for (int i = 1; i < LANE; i++) top = most[i] > top ? most[i] : top;
+    return top;
+}
+
+static inline whole padded(whole count) { return (count + LANE - 1) / LANE * LANE; }
+
+// out [B, T, H, V]: query t looks at keys first[t] to t, first[t] never falling along a row. logs [B, T, H]: of the sum
+// of what scores weigh, for the way back.
+void attend_there(const sight *c, const float *q, const float *k, const float *v, const int32_t *first, void *out,
+                  float *logs) {
+    whole T = c->length, H = c->heads, K = c->width, V = c->values, room = padded(T) + LANE;
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(c->threads) if (c->threads > 1)
+    for (whole b = 0; b < c->rows; b++)
+        for (whole h = 0; h < H; h++) {
+            float *keys = malloc(sizeof(float) * (room * (K + TILE) + TILE * V)), *s = keys + room * K, *said = s + TILE * room;
+            const float *query = q + (b * T * H + h) * K, *value = v + (b * T * H + h) * V;
+            const int32_t *begin = first + b * T;
+            float *log = logs + b * T * H + h;
+            transposed(k + (b * T * H + h) * K, H * K, T, K, keys, room);
+            for (whole t = 0; t < T; t += TILE) {
+                whole count = T - t < TILE ? T - t : TILE, from = begin[t], end = t + count;
+                product((matrix){query + t * H * K, H * K, 1}, keys + from, room, s, room, count, K, padded(end - from), 0);
+                for (whole i = 0; i < count; i++) {
+                    float sum = 0, *restrict row = s + i * room;
+                    whole most = padded(end - from);
+                    hide(row, begin[t + i] - from, t + i - from + 1, most);
+                    float top = top_of(row, most);
+                    for (whole j = 0; j < most; j += LANE) weigh(row + j, c->scale, top * c->scale);
+                    for (whole j = 0; j < most; j++) sum += row[j];
+                    for (whole j = 0; j < most; j++) row[j] /= sum;
+                    log[(t + i) * H] = top * c->scale + logf(sum);
+                }
+                product((matrix){s, room, 1}, value + from * H * V, H * V, said, V, count, end - from, V, 0);
+                for (whole i = 0; i < count; i++)
+                    put(out, ((b * T + t + i) * H + h) * V, said + i * V, V, c->narrow);
+            }
+            free(keys);
+        }
+}
+
+// The way back, with the shares made again from scores and `logs`.
+void attend_back(const sight *c, const void *of_out, const float *q, const float *k, const float *v, const int32_t *first,
+                 const float *logs, float *of_q, float *of_k, float *of_v) {
+    whole T = c->length, H = c->heads, K = c->width, V = c->values, room = padded(T) + LANE;
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(c->threads) if (c->threads > 1)
+    for (whole b = 0; b < c->rows; b++)
+        for (whole h = 0; h < H; h++) {
+            float *keys = malloc(sizeof(float) * (room * (K + V + 2 * TILE) + TILE * V)), *values = keys + room * K;
+            float *p = values + room * V, *g = p + TILE * room, *said = g + TILE * room;
+            whole at_k = (b * T * H + h) * K, at_v = (b * T * H + h) * V;
+            const int32_t *begin = first + b * T;
+            transposed(k + at_k, H * K, T, K, keys, room);
+            transposed(v + at_v, H * V, T, V, values, room);
+            for (whole t = 0; t < T; t++) {
+                memset(of_k + at_k + t * H * K, 0, K * sizeof(float));
+                memset(of_v + at_v + t * H * V, 0, V * sizeof(float));
+            }
+            for (whole t = 0; t < T; t += TILE) {
+                whole count = T - t < TILE ? T - t : TILE, from = begin[t], end = t + count, seen = end - from;
+                for (whole i = 0; i < count; i++) get(said + i * V, of_out, at_v + (t + i) * H * V, V, c->narrow);
+                product((matrix){q + at_k + t * H * K, H * K, 1}, keys + from, room, p, room, count, K, padded(seen), 0);
+                for (whole i = 0; i < count; i++) {
+                    float log = logs[(b * T + t + i) * H + h];
+                    hide(p + i * room, begin[t + i] - from, t + i - from + 1, padded(seen));
+                    for (whole j = 0; j < seen; j += LANE) weigh(p + i * room + j, c->scale, log);
+                }
+                product((matrix){said, V, 1}, values + from, room, g, room, count, V, padded(seen), 0);
+                product((matrix){p, 1, room}, said, V, of_v + at_v + from * H * V, H * V, seen, count, V, 1);
+                for (whole i = 0; i < count; i++) {
+                    float *restrict share = p + i * room, *restrict grad = g + i * room, mean = 0;
+                    for (whole j = 0; j < seen; j++) mean += share[j] * grad[j];
+                    for (whole j = 0; j < seen; j++) grad[j] = share[j] * (grad[j] - mean) * c->scale;
+                }
+                product((matrix){g, room, 1}, k + at_k + from * H * K, H * K, of_q + at_k + t * H * K, H * K, count, seen, K, 0);
+                product((matrix){g, 1, room}, q + at_k + t * H * K, H * K, of_k + at_k + from * H * K, H * K, seen, count, K, 1);
+            }
+            free(keys);
+        }
 }

@@ -286,10 +286,10 @@ def kept(work: Work) -> float:
 
 
 def _lasting(work: Work) -> float:
-    """What all blocks share: ids, angles, and the mask as it is and as attention adds it."""
+    """What all blocks share: ids, angles, and the mask as it is and as attention adds it; a number tells kernels."""
     c = work.config
     windows = len({c.window(layer) for layer in range(c.num_hidden_layers)})
-    mask = windows * work.row_tokens * (work.inner + 1)
+    mask = windows * (FLOAT if work.fused else work.row_tokens * (work.inner + 1))
     return float(work.tokens * (mask + 2 * FLOAT * c.rotary_dim + 4 * ID))
 
 
@@ -367,30 +367,33 @@ def _of_grouped(c: ModelConfig, work: Work) -> float:
         norms = work.computed * (heads + 2 * c.kv_heads) * c.qk_head_dim
     elif c.parts.qk_norm:
         norms = sum(count * _norm(c.qk_head_dim, work) for count in (heads, c.kv_heads))
-    return (
-        _casts(c.hidden_size, 1 if work.joins else 3, work)
-        + 4 * work.inner * wide
-        + _answer(work, wide)
-        + FLOAT * heads
-        + norms
-    )
+    read = _casts(c.hidden_size, 1 if work.joins else 3, work)
+    return read + 3 * work.inner * wide + _answer(work, wide) + FLOAT * heads + norms
 
 
 def _answer(work: Work, wide: int) -> float:
-    """What attention says, rounded for the map behind it."""
-    return work.computed * wide if work.computed < work.inner else 0
+    """What attention says; in torch once more where it is rounded for the map behind it."""
+    if work.fused:
+        return work.computed * wide
+    return work.inner * wide + (work.computed * wide if work.computed < work.inner else 0)
 
 
 def _of_latent(c: ModelConfig, work: Work) -> float:
-    """As wide for values as for keys, padded, and the answer without its padding; latents, normalised and as read."""
+    """As wide for values as for keys in torch, padded, and the answer without its padding; latents, normalised and as
+    read."""
     heads, wide = c.num_attention_heads, c.num_attention_heads * c.qk_head_dim
-    differs = c.v_head_dim != c.qk_head_dim
-    unpadded = work.computed * heads * c.v_head_dim if differs else _answer(work, wide)
+    if work.fused:
+        said: float = 2 * work.inner * wide + (work.inner + work.computed) * heads * c.v_head_dim
+    elif c.v_head_dim != c.qk_head_dim:
+        said = 4 * work.inner * wide + work.computed * heads * c.v_head_dim
+    else:
+        said = 3 * work.inner * wide + _answer(work, wide)
     latents = sum(_latent(width, work) for width in (c.kv_lora_rank, c.q_lora_rank) if width)
     latents += work.computed * c.qk_rope_head_dim if work.computed == FLOAT or work.fused else 0
-    scores = 3 * FLOAT * heads * work.row_tokens if c.v_head_dim > c.qk_head_dim else 0
+    is_plain = c.v_head_dim > c.qk_head_dim and not work.fused
+    scores = 3 * FLOAT * heads * work.row_tokens if is_plain else 0
     maps = 1 if work.joins and c.q_lora_rank else 2
-    return _casts(c.hidden_size, maps, work) + 4 * work.inner * wide + unpadded + FLOAT * heads + latents + scores
+    return _casts(c.hidden_size, maps, work) + said + FLOAT * heads + latents + scores
 
 
 def _latent(width: int, work: Work) -> float:

@@ -25,7 +25,7 @@ from seekling.learn.batch import Text, first_fit, pack
 from seekling.learn.config import Optim, Packing
 from seekling.learn.optim import Optimizers
 from seekling.learn.update import step, text_loss
-from seekling.model import pages
+from seekling.model import fused, kernels, pages
 from seekling.model.config import ModelConfig
 from seekling.model.decoder import Decoder, Rows
 from seekling.model.lora import add_adapters
@@ -84,11 +84,23 @@ def kept_by(model: Decoder, dtype: torch.dtype) -> int:
     return sum(found.values())
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether C does what stands between products: both ways in turn."""
+    if request.param == "torch":
+        monkeypatch.setattr(fused, "library", lambda _: None)
+    elif kernels.library("learning") is None:
+        pytest.skip("no C compiler here")
+    return bool(request.param == "compiled")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", MODELS)
-def test_what_is_kept_for_the_way_back_is_counted_to_a_few_hundredths(name: str, dtype: torch.dtype) -> None:
+def test_what_is_kept_for_the_way_back_is_counted_to_a_few_hundredths(
+    name: str, dtype: torch.dtype, compiled: bool
+) -> None:
     """Masks and angles, which autograd keeps unseen, are why it may not be exact."""
-    told = kept(work(MODELS[name], computed=dtype.itemsize))
+    told = kept(work(MODELS[name], computed=dtype.itemsize, compiled=compiled))
     assert 1.0 <= told / kept_by(Decoder(MODELS[name]).init_weights(0), dtype) < 1.06
 
 
@@ -121,8 +133,8 @@ SETTINGS: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", ["tied qwen3", "latent experts"])
-def test_an_update_asks_for_what_was_told_or_a_little_less(name: str, setting: str) -> None:
-    told = work(MODELS[name], **SETTINGS[setting])  # type: ignore[arg-type]
+def test_an_update_asks_for_what_was_told_or_a_little_less(name: str, setting: str, compiled: bool) -> None:
+    told = work(MODELS[name], compiled=compiled, **SETTINGS[setting])  # type: ignore[arg-type]
     moments = predict(told).moments
     beside = ("weights", "optimizer states", "runtime", "kernels", "allocator", "batch")
     peak = max(sum(b for part, b in moments[m].items() if part not in beside) for m in ("update", "optimizer"))
@@ -131,9 +143,11 @@ def test_an_update_asks_for_what_was_told_or_a_little_less(name: str, setting: s
 
 @pytest.mark.parametrize("setting", ["whole", "4 passes", "muon"])
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_layer_that_looks_ahead_is_told_with_its_activations_and_states(apart: bool, setting: str) -> None:
+def test_a_layer_that_looks_ahead_is_told_with_its_activations_and_states(
+    apart: bool, setting: str, compiled: bool
+) -> None:
     config = MODELS["latent experts"].model_copy(update={"num_nextn_predict_layers": 1})
-    told = predict(work(config, ahead=True, **SETTINGS[setting])).moments  # type: ignore[arg-type]
+    told = predict(work(config, ahead=True, compiled=compiled, **SETTINGS[setting])).moments  # type: ignore[arg-type]
     beside = ("weights", "optimizer states", "runtime", "kernels", "allocator", "batch")
     peak = max(sum(b for part, b in told[m].items() if part not in beside) for m in ("update", "optimizer"))
     real = asked_of_the_allocator(config, SETTINGS[setting], mtp_weight=0.1, mtp_apart=apart)

@@ -93,6 +93,6 @@ def test_the_source_compiles_without_a_warning(kind: str, tmp_path: Path) -> Non
     if found is None:
         pytest.skip("no C compiler here")
     flags = ("-Wall", "-Wextra", "-Werror", *kernels.FLAGS, *kernels.KINDS[kind])
-    command = [found, *flags, str(kernels.SOURCE), "-o", str(tmp_path / "k.so"), "-lm"]
+    command = [found, *flags, str(kernels.source(kind)), "-o", str(tmp_path / "k.so"), "-lm"]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr

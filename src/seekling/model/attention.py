@@ -7,12 +7,15 @@ the absorbed one (DeepSeek-V2, arXiv 2405.04434, section 2.1.2 and appendix C).
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seekling.model import fused
 from seekling.model.config import ModelConfig
-from seekling.model.layers import Linear, RMSNorm, inner_dtype, rotate_half, rotate_interleaved, softmax_scale
+from seekling.model.layers import Linear, RMSNorm, inner_dtype, joined, rotate_half, rotate_interleaved, softmax_scale
 from seekling.model.ops import Heads, Ops
 from seekling.model.pages import Chunk, Layer
 
@@ -45,16 +48,14 @@ class MultiHeadLatentAttention(nn.Module):
         self.low_rank_q = c.q_lora_rank is not None
         self.shape = Heads(heads, c.qk_rope_head_dim, c.qk_rope_head_dim, self.scale, c.rope_interleave, window)
 
-    def forward(self, x_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend within each row. ``mask`` [B, 1, T, T] is True where a query may look; None is plain causal."""
-        q_nope_BTHK, q_rope_BTHR = self._queries(x_BTD, rotary_BTR)
-        latent_BTC, k_rope_BTR = self._latent(x_BTD, rotary_BTR)
-        kv_BTHK = self.kv_b_proj(latent_BTC).unflatten(-1, (self.heads, -1))
-        k_nope_BTHK, v_BTHK = kv_BTHK.split((self.nope, self.v_width), -1)
-        k_rope_BTHR = k_rope_BTR.unsqueeze(2).expand(-1, -1, self.heads, -1)
-        q_BHTK = torch.cat((q_nope_BTHK, q_rope_BTHR), -1).transpose(1, 2)
-        k_BHTK = torch.cat((k_nope_BTHK, k_rope_BTHR), -1).transpose(1, 2)
-        out_BHTK = attend(q_BHTK, k_BHTK, v_BTHK.transpose(1, 2), mask, self.scale)
+    def forward(self, x_BTD: Tensor, rotary_BTR: Tensor, seen: Tensor | None) -> Tensor:
+        """Attend within each row to what is ``seen``: ``Rows.first`` by kernels, ``Rows.bias``; None: causal."""
+        kernels = fused.learning(x_BTD, self.kv_b_proj.weight)
+        if kernels is not None:
+            qkv = self._project_at_once(kernels, x_BTD, rotary_BTR)
+            return self.o_proj(fused.attend(kernels, *qkv, seen, self.scale))
+        q_BHTK, k_BHTK, v_BHTK = (x_BTHK.transpose(1, 2) for x_BTHK in self._project(x_BTD, rotary_BTR))
+        out_BHTK = attend(q_BHTK, k_BHTK, v_BHTK, seen, self.scale)
         return self.o_proj(out_BHTK.transpose(1, 2).flatten(2))
 
     def extend(self, x_ND: Tensor, rotary_TR: Tensor, chunk: Chunk, pages: Layer, ops: Ops) -> Tensor:
@@ -85,6 +86,29 @@ class MultiHeadLatentAttention(nn.Module):
     def _per_head(self, up: Tensor) -> tuple[Tensor, ...]:
         """The rows of ``kv_b_proj`` that make keys, and those that make values, head by head."""
         return up.unflatten(0, (self.heads, -1)).split((self.nope, self.v_width), 1)
+
+    def _project(self, x_BTD: Tensor, rotary_BTR: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q_nope_BTHK, q_rope_BTHR = self._queries(x_BTD, rotary_BTR)
+        latent_BTC, k_rope_BTR = self._latent(x_BTD, rotary_BTR)
+        kv_BTHK = self.kv_b_proj(latent_BTC).unflatten(-1, (self.heads, -1))
+        k_nope_BTHK, v_BTHK = kv_BTHK.split((self.nope, self.v_width), -1)
+        k_rope_BTHR = k_rope_BTR.unsqueeze(2).expand(-1, -1, self.heads, -1)
+        return torch.cat((q_nope_BTHK, q_rope_BTHR), -1), torch.cat((k_nope_BTHK, k_rope_BTHR), -1), v_BTHK
+
+    def _project_at_once(
+        self, kernels: ctypes.CDLL, x_BTD: Tensor, rotary_BTR: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same by learning.c."""
+        if self.low_rank_q:
+            both, widths = joined(x_BTD, self.q_a_proj, self.kv_a_proj_with_mqa), (self.latent, self.rope)
+            q, latent_BTC, rope_BTR = both.split((both.shape[-1] - sum(widths), *widths), -1)
+            q = self.q_b_proj(self.q_a_layernorm(q))
+        else:  # wide queries apart: what is kept of the latents would keep them too
+            q = self.q_proj(x_BTD)
+            latent_BTC, rope_BTR = self.kv_a_proj_with_mqa(x_BTD).split((self.latent, self.rope), -1)
+        kv_BTC = self.kv_b_proj(self.kv_a_layernorm(latent_BTC))
+        interleaved = self.shape.interleaved
+        return fused.latent(kernels, q, kv_BTC, rope_BTR, rotary_BTR, self.heads, interleaved=interleaved)
 
     def _queries(self, x_BTD: Tensor, rotary_BTR: Tensor) -> tuple[Tensor, Tensor]:
         q = self._whole_queries(x_BTD)
@@ -117,12 +141,14 @@ class GroupedQueryAttention(nn.Module):
         self.qk_norm = c.parts.qk_norm
         self.shape = Heads(self.heads, self.kv_heads, width, self.scale, interleaved=False, window=window)
 
-    def forward(self, x_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend within each row. ``mask`` [B, 1, T, T] is True where a query may look; None is plain causal."""
-        q_BTHK, k_BTHK, v_BTHK = self._project(x_BTD, rotary_BTR)
-        group = self.heads // self.kv_heads
-        k_BHTK, v_BHTK = (t.transpose(1, 2).repeat_interleave(group, 1) for t in (k_BTHK, v_BTHK))
-        out_BHTK = attend(q_BTHK.transpose(1, 2), k_BHTK, v_BHTK, mask, self.scale)
+    def forward(self, x_BTD: Tensor, rotary_BTR: Tensor, seen: Tensor | None) -> Tensor:
+        """Attend within each row to what is ``seen``: ``Rows.first`` by kernels, ``Rows.bias``; None: causal."""
+        kernels = fused.learning(x_BTD, self.q_proj.weight)
+        if kernels is not None:
+            qkv = self._project_at_once(kernels, x_BTD, rotary_BTR)
+            return self.o_proj(fused.attend(kernels, *qkv, seen, self.scale))
+        q_BHTK, k_BHTK, v_BHTK = (x_BTHK.transpose(1, 2) for x_BTHK in self._project(x_BTD, rotary_BTR))
+        out_BHTK = attend(q_BHTK, k_BHTK, v_BHTK, seen, self.scale)
         return self.o_proj(out_BHTK.transpose(1, 2).flatten(2))
 
     def extend(self, x_ND: Tensor, rotary_TR: Tensor, chunk: Chunk, pages: Layer, ops: Ops) -> Tensor:
@@ -136,12 +162,21 @@ class GroupedQueryAttention(nn.Module):
         q_BTHK, k_BTHK, v_BTHK = (proj(x_BTD).unflatten(-1, (heads, -1)) for proj, heads in projections)
         if self.qk_norm:
             q_BTHK, k_BTHK = self.q_norm(q_BTHK), self.k_norm(k_BTHK)
-        rotary = rotary_BTR.unsqueeze(2)
-        return rotate_half(q_BTHK, rotary), rotate_half(k_BTHK, rotary), v_BTHK
+        rotary, group = rotary_BTR.unsqueeze(2), self.heads // self.kv_heads
+        k_BTHK, v_BTHK = (x_BTHK.repeat_interleave(group, 2) for x_BTHK in (rotate_half(k_BTHK, rotary), v_BTHK))
+        return rotate_half(q_BTHK, rotary), k_BTHK, v_BTHK
+
+    def _project_at_once(
+        self, kernels: ctypes.CDLL, x_BTD: Tensor, rotary_BTR: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same by learning.c."""
+        qkv_BTC = joined(x_BTD, self.q_proj, self.k_proj, self.v_proj)
+        norms, eps = ((self.q_norm.weight, self.k_norm.weight), self.q_norm.eps) if self.qk_norm else (None, 0.0)
+        return fused.grouped(kernels, qkv_BTC, norms, eps, rotary_BTR, self.heads, self.kv_heads)
 
 
-def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """softmax(q k^T scale) v. Values narrower than keys are padded: unequal widths take a path twice as slow."""
+def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """softmax(q k^T scale + bias) v. Values narrower than keys are padded: unequal widths take a path twice as slow."""
     width = v_BHTK.shape[-1]
     padding = q_BHTK.shape[-1] - width
     v_BHTK = F.pad(v_BHTK, (0, padding)) if padding > 0 else v_BHTK
@@ -150,6 +185,6 @@ def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None, 
         q_BHTK, k_BHTK, v_BHTK = (x_BHTK.to(inner_dtype(place)) for x_BHTK in (q_BHTK, k_BHTK, v_BHTK))
     with torch.autocast(place, enabled=False):
         out = F.scaled_dot_product_attention(
-            q_BHTK, k_BHTK, v_BHTK, attn_mask=mask, is_causal=mask is None, scale=scale
+            q_BHTK, k_BHTK, v_BHTK, attn_mask=bias, is_causal=bias is None, scale=scale
         )
     return out[..., :width]

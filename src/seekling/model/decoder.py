@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from seekling.model import fused
 from seekling.model.attention import GroupedQueryAttention, MultiHeadLatentAttention
 from seekling.model.config import ModelConfig
 from seekling.model.layers import Linear, RMSNorm, SwiGLU, inner_dtype, rotary_table, wide
@@ -26,7 +27,7 @@ from seekling.model.pages import Chunk, Layer, Pages
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Packed input. ``tokens_BT`` ids, ``positions_BT`` within each segment, ``segments_BT`` which text a token
-    belongs to (0 is padding); a token sees only earlier tokens of its own segment."""
+    belongs to (0 is padding), side by side in its row; a token sees only earlier tokens of its own segment."""
 
     tokens_BT: Tensor
     positions_BT: Tensor
@@ -39,6 +40,13 @@ class Rows:
         """
         same_BTT = (self.segments_BT.unsqueeze(2) == self.segments_BT.unsqueeze(1)).tril()
         return (same_BTT if window is None else same_BTT.triu(1 - window)).unsqueeze(1)
+
+    def first(self, window: int | None = None) -> Tensor:
+        """The same told by the first key that each query may look at: int32 [B, T]."""
+        places_T = torch.arange(self.segments_BT.shape[1], device=self.segments_BT.device)
+        begins_BT = self.segments_BT.diff(dim=1, prepend=self.segments_BT[:, :1]) != 0
+        first_BT = torch.where(begins_BT, places_T, 0).cummax(1).values
+        return (first_BT if window is None else first_BT.maximum(places_T + 1 - window)).int()
 
     def bias(self, like: Tensor, window: int | None = None) -> Tensor:
         """The mask as attention adds it, 0 or minus infinity, in the precision that products with ``like`` have.
@@ -74,10 +82,10 @@ class Block(nn.Module):
         self.mlp = DeepSeekMoE(config) if moe else SwiGLU(width, hidden, bias=config.mlp_bias)
 
     def forward(
-        self, x_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None, replay_NA: Tensor | None = None
+        self, x_BTD: Tensor, rotary_BTR: Tensor, seen: Tensor, replay_NA: Tensor | None = None
     ) -> tuple[Tensor, Routing | None]:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary_BTR, mask)
-        normed_BTD = self.post_attention_layernorm(x_BTD)
+        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rotary_BTR, seen)
+        x_BTD, normed_BTD = self.post_attention_layernorm.add(x_BTD, attended_BTD)
         if not isinstance(self.mlp, DeepSeekMoE):
             return x_BTD + self.mlp(normed_BTD), None
         fed_ND, routing = self.mlp(normed_BTD.flatten(0, -2), replay_NA)
@@ -108,10 +116,10 @@ class NextToken(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, hidden_BTD: Tensor, next_embedding_BTD: Tensor, rotary_BTR: Tensor, mask: Tensor | None
+        self, hidden_BTD: Tensor, next_embedding_BTD: Tensor, rotary_BTR: Tensor, seen: Tensor
     ) -> tuple[Tensor, Routing | None]:
         joined = torch.cat((self.enorm(next_embedding_BTD), self.hnorm(hidden_BTD)), -1)
-        out_BTD, routing = self.block(self.eh_proj(joined), rotary_BTR, mask)
+        out_BTD, routing = self.block(self.eh_proj(joined), rotary_BTR, seen)
         return self.norm(out_BTD), routing
 
     def extend(
@@ -159,10 +167,10 @@ class Decoder(nn.Module):
     def walk(self, rows: Rows, replay: Sequence[Tensor] | None = None) -> Iterator[tuple[Tensor, Routing | None]]:
         """The stream [B, T, D] after each block, and where its experts were."""
         x_BTD, forced = self.embed_tokens(rows.tokens_BT), iter(replay or ())
-        rotary_BTR, masks = self.rotary_TR[rows.positions_BT], {w: rows.bias(x_BTD, w) for w in set(self.windows)}
+        rotary_BTR, seen = self.rotary_TR[rows.positions_BT], {w: self._seen(rows, x_BTD, w) for w in set(self.windows)}
         for block, window in zip(self.blocks, self.windows, strict=True):
             replayed = next(forced) if replay and isinstance(block.mlp, DeepSeekMoE) else None
-            x_BTD, routing = self._run(block, x_BTD, rotary_BTR, masks[window], replayed)
+            x_BTD, routing = self._run(block, x_BTD, rotary_BTR, seen[window], replayed)
             yield x_BTD, routing
 
     def _run(self, block: Block, *given: Tensor | None) -> tuple[Tensor, Routing | None]:
@@ -179,7 +187,12 @@ class Decoder(nn.Module):
         embedding_BTD = self.embed_tokens(rows.tokens_BT.roll(-1, 1))
         if apart:
             hidden_BTD, embedding_BTD = hidden_BTD.detach(), embedding_BTD.detach()
-        return self.mtp(hidden_BTD, embedding_BTD, self.rotary_TR[rows.positions_BT], rows.bias(hidden_BTD))
+        return self.mtp(hidden_BTD, embedding_BTD, self.rotary_TR[rows.positions_BT], self._seen(rows, hidden_BTD))
+
+    def _seen(self, rows: Rows, x_BTD: Tensor, window: int | None = None) -> Tensor:
+        """What a query may look at, as kernels are told it or as torch adds it."""
+        by_kernels = fused.learning(x_BTD, self.embed_tokens.weight) is not None
+        return rows.first(window) if by_kernels else rows.bias(x_BTD, window)
 
     def extend(self, chunk: Chunk, pages: Pages, ops: Ops, embedded_ND: Tensor | None = None) -> Hidden:
         """Read a chunk of tokens behind what ``pages`` hold of their rows, and write it there: states [N, D].

@@ -1,4 +1,4 @@
-"""kernels.c as a library: built with the C compiler of this machine when first asked for, kept for the next time.
+"""kernels.c and learning.c as libraries: built by this machine's C compiler when first asked for, kept for next time.
 
 A build takes about two seconds and lies in the user's cache under a hash of source, flags, compiler and CPU. Nothing is
 ever fetched; without a compiler, or where a build fails, there is none, and torch does the same work. Torch-free.
@@ -15,12 +15,15 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).with_name("kernels.c")
+LEARNING = Path(__file__).with_name("learning.c")
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros",
          "-fopenmp", "-shared", "-fPIC")  # fmt: skip
-KINDS = {"float32": (), "bfloat16": ("-DBFLOAT16",)}
+KINDS = {"float32": (), "bfloat16": ("-DBFLOAT16",), "learning": ("-fassociative-math",)}
+"""Flags of each library: kernels.c for weights held so, and learning.c, which is told about every tensor."""
 LONGEST_BUILD_S = 120
 
 _POINTER, _WHOLE, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
@@ -35,6 +38,18 @@ _SIGNATURES = {
     "experts": (*(_POINTER,) * 5, _WHOLE, _WHOLE, _INT),
     "block": (_POINTER,) * 7,
     "linear": (_POINTER, _POINTER, _WHOLE, _POINTER, _INT),
+}
+_OF_LEARNING = {
+    "norm_there": (_POINTER, _INT, _WHOLE, _POINTER, _INT, _POINTER, _FLOAT, *(_POINTER,) * 3, _WHOLE, _WHOLE, _INT),
+    "norm_back": (_POINTER, _POINTER, _POINTER, _INT, _WHOLE, *(_POINTER,) * 5, _WHOLE, _WHOLE, _INT),
+    "gate_there": (_POINTER, _POINTER, _WHOLE, _WHOLE, _INT, _INT),
+    "gate_back": (_POINTER, _POINTER, _POINTER, _WHOLE, _WHOLE, _INT, _INT),
+    "grouped_there": (_POINTER,) * 8,
+    "grouped_back": (_POINTER,) * 10,
+    "latent_there": (_POINTER,) * 8,
+    "latent_back": (_POINTER,) * 8,
+    "attend_there": (_POINTER,) * 7,
+    "attend_back": (_POINTER,) * 10,
 }
 
 
@@ -52,8 +67,13 @@ def c_compiler() -> str | None:
     return next((path for name in COMPILERS if (path := shutil.which(name))), None)
 
 
+def source(kind: str) -> Path:
+    """What a library is made of."""
+    return LEARNING if kind == "learning" else SOURCE
+
+
 def library(dtype: str) -> ctypes.CDLL | None:
-    """The kernels for a model held in ``dtype`` ("float32", "bfloat16"); None where there are none."""
+    """The kernels for a model held in ``dtype`` ("float32", "bfloat16"), or for "learning"; None: there are none."""
     try:
         return built(dtype)
     except NoKernels:
@@ -72,7 +92,7 @@ def built(dtype: str) -> ctypes.CDLL:
 def _found(dtype: str) -> ctypes.CDLL | str:
     """The library, or why there is none: looked for once a process."""
     try:
-        return _load(_file(dtype))
+        return _load(_file(dtype), _OF_LEARNING if dtype == "learning" else _SIGNATURES)
     except (NoKernels, OSError, RuntimeError, subprocess.SubprocessError) as error:
         return str(error)
 
@@ -87,13 +107,13 @@ def _file(dtype: str) -> Path:
         raise NoKernels(f"no C compiler is found ({', '.join(COMPILERS)})")
     flags = (*FLAGS, *KINDS[dtype])
     version = subprocess.run([compiler, "--version"], capture_output=True, timeout=LONGEST_BUILD_S, check=False).stdout
-    sources = [file.read_bytes() for file in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
+    sources = [file.read_bytes() for file in (source(dtype), *sorted(SOURCE.parent.glob("*.h")))]
     parts = [*sources, repr(flags).encode(), version, _cpu().encode()]
     target = _folder() / f"{hashlib.sha256(b'|'.join(parts)).hexdigest()[:24]}.so"
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _refuse_shared(target.parent)
     if not target.exists():
-        _build([compiler, *flags, str(SOURCE), "-lm"], target)
+        _build([compiler, *flags, str(source(dtype)), "-lm"], target)
     return target
 
 
@@ -117,9 +137,9 @@ def _build(command: list[str], target: Path) -> None:
         os.replace(made, target)
 
 
-def _load(file: Path) -> ctypes.CDLL:
+def _load(file: Path, signatures: dict[str, tuple[Any, ...]]) -> ctypes.CDLL:
     compiled = ctypes.CDLL(str(file))
-    for name, takes in _SIGNATURES.items():
+    for name, takes in signatures.items():
         function = getattr(compiled, name)
         function.argtypes, function.restype = takes, None
     return compiled

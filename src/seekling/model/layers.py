@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seekling.model import fused
 from seekling.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -41,6 +42,15 @@ def scaled(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     return weight if scale is None else (weight * scale.unsqueeze(-1)).to(dtype)
 
 
+def joined(x: Tensor, *maps: Linear) -> Tensor:
+    """What several maps make of x, side by side, by one product: x is read once, and once is its gradient summed."""
+    if any(linear.adapter is not None for linear in maps):
+        return torch.cat([linear(x) for linear in maps], -1)
+    weights: list[Tensor] = [linear.weight for linear in maps]
+    biases: list[Tensor] = [linear.bias for linear in maps if linear.bias is not None]
+    return F.linear(x, torch.cat(weights), torch.cat(biases) if biases else None)
+
+
 def inner_dtype(place: str) -> torch.dtype:
     """What attention computes in under autocast: on a CPU float32, its way back in bfloat16 is far slower."""
     return torch.float32 if place == "cpu" else torch.get_autocast_dtype(place)
@@ -55,7 +65,17 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if (kernels := fused.learning(x, self.weight)) is not None:
+            return fused.norm(kernels, x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight.type_as(x), self.eps)
+
+    def add(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x + y, and its norm."""
+        kernels = fused.learning(x, self.weight) if x.dtype == torch.float32 else None
+        if kernels is not None and y.dtype in (torch.float32, fused.NARROW):
+            return fused.add_norm(kernels, x, y, self.weight, self.eps)
+        summed = x + y
+        return summed, self(summed)
 
 
 class SwiGLU(nn.Module):
@@ -68,7 +88,17 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if fused.learning(x, self.gate_proj.weight) is not None:
+            return self.down_proj(gated(joined(x, self.gate_proj, self.up_proj)))
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+def gated(both: Tensor) -> Tensor:
+    """silu(first half) * second half."""
+    if (kernels := fused.learning(both)) is not None:
+        return fused.gate(kernels, both)
+    gate, up = both.chunk(2, -1)
+    return F.silu(gate) * up
 
 
 def rotary_table(config: ModelConfig, num_positions: int) -> Tensor:

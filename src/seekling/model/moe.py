@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seekling.model.config import ModelConfig
-from seekling.model.layers import SwiGLU, scaled, wide
+from seekling.model.layers import SwiGLU, gated, scaled, wide
 
 if TYPE_CHECKING:
     from seekling.model.lora import LowRank
@@ -107,8 +107,8 @@ def run_experts(
     ends_E = torch.searchsorted(expert_M, torch.arange(1, num_experts + 1, device=expert_M.device)).int()
 
     def feed(sent_MD: Tensor, ends_E: Tensor) -> Tensor:
-        gate_MF, up_MF = adapted(sent_MD, gate_up_EFD, ends_E, gate_up_adapter).chunk(2, -1)
-        return adapted(F.silu(gate_MF) * up_MF, down_EDF, ends_E, down_adapter)
+        gated_MF = gated(adapted(sent_MD, gate_up_EFD, ends_E, gate_up_adapter))
+        return adapted(gated_MF, down_EDF, ends_E, down_adapter)
 
     answered_MD = exchange(x_ND.index_select(0, order_M // num_active), ends_E, feed)
     home_M = torch.empty_like(order_M).scatter_(0, order_M, torch.arange(len(order_M), device=order_M.device))

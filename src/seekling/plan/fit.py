@@ -64,7 +64,8 @@ class Work:
     ``held`` and ``computed``: bytes of a number of the weights and of the arithmetic. ``trained``: shapes of what
     learns; ``muon`` names those of Muon. A step has ``rows`` rows of ``row_tokens`` in ``passes`` slices, ``lanes``
     of them at once. ``ahead``: the prediction layer learns too. ``referenced``: a second copy of what is trained is
-    kept. ``returns``: freed tensors go back to the system at once. ``compiled``: attention reads the cache as it lies.
+    kept. ``returns``: freed tensors go back to the system at once. ``compiled``: what stands between products is done
+    in C: attention reads the cache as it lies, and less is kept for the way back.
     """
 
     config: ModelConfig
@@ -91,6 +92,16 @@ class Work:
     def inner(self) -> int:
         """Bytes of what attention computes in (``seekling.model.layers.inner_dtype``), and experts held in float32."""
         return FLOAT if self.place == "cpu" else self.computed
+
+    @property
+    def fused(self) -> bool:
+        """Whether a training pass is ``seekling.model.fused``'s."""
+        return self.compiled and self.held == FLOAT
+
+    @property
+    def joins(self) -> bool:
+        """Whether maps that read the same are one product."""
+        return self.fused and not self.adapted
 
     @property
     def spoken(self) -> int:
@@ -278,10 +289,10 @@ def kept(work: Work) -> float:
 
 
 def _lasting(work: Work) -> float:
-    """What all blocks share: ids, angles, and the mask as it is and as attention adds it."""
+    """What all blocks share: ids, angles, and the mask as it is and as attention adds it; a number tells kernels."""
     c = work.config
     windows = len({c.window(layer) for layer in range(c.num_hidden_layers)})
-    mask = windows * work.row_tokens * (work.inner + 1)
+    mask = windows * (FLOAT if work.fused else work.row_tokens * (work.inner + 1))
     return float(work.tokens * (mask + 2 * FLOAT * c.rotary_dim + 4 * ID))
 
 
@@ -300,8 +311,18 @@ def _ahead(work: Work) -> float:
 def _block(work: Work, layer: int) -> float:
     """A block's share: what its tokens keep, and the casts of its weights."""
     cast = {n: s for n, s in _matrices(work, layer).items() if len(s) < 3 or work.inner < FLOAT}  # stacks of experts
-    casts = 2 * numbers(cast) if work.computed < FLOAT else 0
+    joined = {n: s for n, s in cast.items() if n.split(".")[-2] in _joined(work)}
+    casts = 2 * numbers(cast) if work.computed < FLOAT else FLOAT * numbers(joined)
     return work.tokens * kept_by_block(work.config, layer, work) + casts
+
+
+def _joined(work: Work) -> frozenset[str]:
+    """Weights that are laid side by side for one product."""
+    if not work.joins:
+        return frozenset()
+    latent = {"q_a_proj", "kv_a_proj_with_mqa"} if work.config.q_lora_rank else set()
+    attention = latent if work.config.parts.attention == "mla" else {"q_proj", "k_proj", "v_proj"}
+    return frozenset({"gate_proj", "up_proj"} | attention)
 
 
 def _matrices(work: Work, layer: int) -> Mapping[str, Shape]:
@@ -326,8 +347,8 @@ def kept_by_block(c: ModelConfig, layer: int, work: Work) -> float:
 
 
 def _norm(width: int, work: Work) -> float:
-    """Its input and that divided by its size; a frozen one has no use for the second."""
-    return FLOAT * ((1 if work.adapted else 2) * width + 1)
+    """Its input and, in torch, that divided by its size; a frozen one has no use for the second."""
+    return FLOAT * ((1 if work.adapted or work.fused else 2) * width + 1)
 
 
 def _casts(width: int, count: int, work: Work) -> float:
@@ -336,42 +357,59 @@ def _casts(width: int, count: int, work: Work) -> float:
 
 
 def _of_map(width: int, hidden: int, work: Work) -> float:
-    """SwiGLU: its input; gate, up, silu(gate) and their product."""
-    return _casts(width, 2, work) + 4 * work.computed * hidden
+    """SwiGLU: its input; gate, up, silu(gate) in torch, and their product."""
+    return _casts(width, 1 if work.joins else 2, work) + (3 if work.fused else 4) * work.computed * hidden
 
 
 def _of_grouped(c: ModelConfig, work: Work) -> float:
-    """Queries; keys and values, repeated for every head; the answer; its normaliser. Head norms keep float32."""
+    """Queries; keys and values, repeated for every head; the answer; its normaliser. Head norms keep float32, in torch:
+    else what the product left."""
     heads, wide = c.num_attention_heads, c.num_attention_heads * c.qk_head_dim
     norms = 0.0
-    if c.parts.qk_norm:
+    if c.parts.qk_norm and work.fused:
+        norms = work.computed * (heads + 2 * c.kv_heads) * c.qk_head_dim
+    elif c.parts.qk_norm:
         norms = sum(count * _norm(c.qk_head_dim, work) for count in (heads, c.kv_heads))
-    return _casts(c.hidden_size, 3, work) + 4 * work.inner * wide + _answer(work, wide) + FLOAT * heads + norms
+    read = _casts(c.hidden_size, 1 if work.joins else 3, work)
+    return read + 3 * work.inner * wide + _answer(work, wide) + FLOAT * heads + norms
 
 
 def _answer(work: Work, wide: int) -> float:
-    """What attention says, rounded for the map behind it."""
-    return work.computed * wide if work.computed < work.inner else 0
+    """What attention says; in torch once more where it is rounded for the map behind it."""
+    if work.fused:
+        return work.computed * wide
+    return work.inner * wide + (work.computed * wide if work.computed < work.inner else 0)
 
 
 def _of_latent(c: ModelConfig, work: Work) -> float:
-    """As wide for values as for keys, padded, and the answer without its padding; latents, normalised and as read."""
+    """As wide for values as for keys in torch, padded, and the answer without its padding; latents, normalised and as
+    read."""
     heads, wide = c.num_attention_heads, c.num_attention_heads * c.qk_head_dim
-    differs = c.v_head_dim != c.qk_head_dim
-    unpadded = work.computed * heads * c.v_head_dim if differs else _answer(work, wide)
-    latents = _norm(c.kv_lora_rank, work) + work.computed * c.kv_lora_rank
-    latents += FLOAT * c.qk_rope_head_dim if work.computed == FLOAT else 0
-    if c.q_lora_rank:
-        latents += _norm(c.q_lora_rank, work) + work.computed * c.q_lora_rank
-    scores = 3 * FLOAT * heads * work.row_tokens if c.v_head_dim > c.qk_head_dim else 0
-    return _casts(c.hidden_size, 2, work) + 4 * work.inner * wide + unpadded + FLOAT * heads + latents + scores
+    if work.fused:
+        said: float = 2 * work.inner * wide + (work.inner + work.computed) * heads * c.v_head_dim
+    elif c.v_head_dim != c.qk_head_dim:
+        said = 4 * work.inner * wide + work.computed * heads * c.v_head_dim
+    else:
+        said = 3 * work.inner * wide + _answer(work, wide)
+    latents = sum(_latent(width, work) for width in (c.kv_lora_rank, c.q_lora_rank) if width)
+    latents += work.computed * c.qk_rope_head_dim if work.computed == FLOAT or work.fused else 0
+    is_plain = c.v_head_dim > c.qk_head_dim and not work.fused
+    scores = 3 * FLOAT * heads * work.row_tokens if is_plain else 0
+    maps = 1 if work.joins and c.q_lora_rank else 2
+    return _casts(c.hidden_size, maps, work) + said + FLOAT * heads + latents + scores
+
+
+def _latent(width: int, work: Work) -> float:
+    """A normed one, as it is read, and what its norm keeps: in torch that in float32."""
+    own = work.computed * width + FLOAT if work.fused else _norm(width, work)
+    return own + work.computed * width
 
 
 def _of_experts(c: ModelConfig, work: Work) -> float:
     """Tokens as they were sent, gate and up, silu(gate), their product, the answers; scores, weights and places."""
     assert c.n_routed_experts is not None
     active, width = c.num_experts_per_tok, c.hidden_size
-    sent = work.inner * active * (2 * width + 4 * c.moe_intermediate_size)
+    sent = work.inner * active * (2 * width + (3 if work.fused else 4) * c.moe_intermediate_size)
     routing = FLOAT * (2 * c.n_routed_experts + 2 * active + 1) + 3 * ID * active
     hidden = c.moe_intermediate_size * c.n_shared_experts
     both = FLOAT * width if work.computed < FLOAT else 0  # the router reads float32, whatever the rest does

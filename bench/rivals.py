@@ -99,7 +99,7 @@ def made(case: Case, scratch: Path) -> Path:
     folder = scratch / f"{case.shape}-{case.dtype}"
     if not folder.exists():
         model = Decoder(ALL[case.shape]).init_weights(0)
-        save_model(folder, model.to(getattr(torch, case.dtype)))
+        save_model(folder, model, dtype=getattr(torch, case.dtype))
     return folder
 
 

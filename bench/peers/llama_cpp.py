@@ -73,7 +73,7 @@ def converted(folder: Path, target: Path, dtype: str) -> Path:
 
 def measured(file: Path, *, batch: int, prompt: int, new: int, threads: int) -> dict[str, Any]:
     """One run of its benchmark: seconds of reading (``t_pp``), of decoding (``t_tg``), of both (``t``)."""
-    context = str(batch * (prompt + new) + 256)
+    context = str(batch * -(-(prompt + new) // 256) * 256)  # it gives each sequence an equal part, in steps of 256
     shape = ["-npp", str(prompt), "-ntg", str(new), "-npl", str(batch), "-c", context, "-b", "2048", "-ub", "512"]
     command = [str(PROGRAM), "-m", str(file), *shape, "-t", str(threads), "-tb", str(threads)]
     told = subprocess.run([*command, "--output-format", "jsonl"], capture_output=True, text=True, check=False)

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from bench import learning_tables, nothing_tables, objective_tables
+from bench import engine_tables, learning_tables, nothing_tables, objective_tables
 from seekling.model.config import ModelConfig
 from seekling.recipes.config import KINDS
 from seekling.recipes.manifest import Head
@@ -554,6 +554,9 @@ BLOCKS: dict[str, Callable[[Result | None], str]] = {
     "fit": learning("fit", learning_tables.fit, learning_tables.about_fit),
     "grpo-step": learning("grpo-step", learning_tables.grpo_step),
     "decode": learning("decode", learning_tables.decode),
+    "drafting": learning("drafting", engine_tables.drafting),
+    "rivals": learning("rivals", engine_tables.rivals),
+    "wide": learning("wide", engine_tables.wide),
     "parallel": learning("parallel", learning_tables.parallel),
     "mtp-alive": learning("mtp-alive", learning_tables.mtp_alive),
     "mutants": learning("mutants", learning_tables.mutants),

@@ -39,8 +39,9 @@ def test_rivals_that_were_not_there_are_left_out(monkeypatch: pytest.MonkeyPatch
 
 def test_wide_models_are_told_form_by_form(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {
-        "batch": 1, "tokens_per_s": {"bfloat16": 28.0, "int8": 45.5}, "weight_bytes": {"bfloat16": 988e6, "int8": 630e6},
-        "share_of_roofline": {"bfloat16": 0.8, "int8": 0.75}, "int8_over_bfloat16": 1.62,
+        "batch": 1, "tokens_per_s": {"bfloat16": 28.0, "int8": 45.5},
+        "weight_bytes": {"bfloat16": 988e6, "int8": 630e6}, "share_of_roofline": {"bfloat16": 0.8, "int8": 0.75},
+        "int8_over_bfloat16": 1.62,
     }  # fmt: skip
     page = shown("wide", {"rows": [row]}, monkeypatch)
     assert "| 1 | bfloat16 | 28.0 | 988 MB | 80% |  |" in page and "| 1 | int8 | 45.5 | 630 MB | 75% | 1.62 |" in page

@@ -10,9 +10,10 @@
 
 #include "numbers.h"
 
-#define STEP 32    // channels of a tile
+#define STEP 32          // channels of a tile
+#define AHEAD 2048       // bytes of codes that are fetched before they are read
 #define GRAIN (1 << 21)  // multiplications between which threads wait for each other a few times
-#define PIECE 512  // channels that are widened at once, where W is not read as it lies
+#define PIECE 1024       // channels that are widened at once, where W is not read as it lies
 
 typedef struct {
     const void *weight;   // [out][in]: elements, or int8 where there are scales
@@ -36,6 +37,31 @@ static inline void share(whole parts, whole *first, whole *last) {
     *first = parts * own / threads, *last = parts * (own + 1) / threads;
 }
 
+// How many of the threads are worth waiting for, given so many multiplications.
+static inline int hands(int threads, whole multiplications) {
+    return (int)least(threads, 1 + multiplications / GRAIN);
+}
+
+// --- by tiles ----------------------------------------------------------------------------------------------------------
+
+#if defined(BFLOAT16) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int granted;
+__attribute__((constructor)) static void ask_for_tiles(void) { granted = !syscall(SYS_arch_prctl, 0x1023, 18); }
+static inline int by_tiles(whole D) { return granted && D % STEP == 0; }
+
+// STEP codes as bfloat16, which has room for all their bits.
+static inline void widen(const int8_t *codes, elem *to) {
+    __builtin_prefetch(codes + AHEAD);
+    __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)codes)));
+    __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)codes + 1)));
+    __m512bh both = _mm512_cvtne2ps_pbh(high, low);
+    memcpy(to, &both, sizeof both);
+}
+
 // Rows of a matrix from `first`, channels from k: elements, as they lie or copied to `room` [SLOTS][count]. What lies
 // beyond the last row is 0.
 static inline const elem *piece(const matrix *m, whole first, whole k, whole count, elem *room) {
@@ -45,29 +71,13 @@ static inline const elem *piece(const matrix *m, whole first, whole k, whole cou
         elem *to = room + r * count;
         if (first + r >= m->out) memset(to, 0, count * sizeof(elem));
         else if (m->scales)
-            for (whole i = 0; i < count; i++) to[i] = store(((const int8_t *)m->weight)[from + i]);  // exactly
+            for (whole i = 0; i < count; i += STEP) widen((const int8_t *)m->weight + from + i, to + i);
         else memcpy(to, (const elem *)m->weight + from, count * sizeof(elem));
     }
     return room;
 }
 
 static inline int lies(const matrix *m, whole first) { return !m->scales && first + SLOTS <= m->out; }
-
-// How many of the threads are worth waiting for, given so many multiplications.
-static inline int hands(int threads, whole multiplications) {
-    return (int)least(threads, 1 + multiplications / GRAIN);
-}
-
-// --- by tiles ----------------------------------------------------------------------------------------------------------
-
-#if defined(BFLOAT16) && defined(__AMX_BF16__) && defined(__linux__)
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-static int granted;
-__attribute__((constructor)) static void ask_for_tiles(void) { granted = !syscall(SYS_arch_prctl, 0x1023, 18); }
-static inline int by_tiles(whole D) { return granted && D % STEP == 0; }
 
 // Tiles 0 to 3 are sums, 4 and 5 parts of W, 6 and 7 tokens. Each thread has its own.
 static void open_tiles(whole columns) {

@@ -188,7 +188,9 @@ def narrowest(texts: Sequence[Text], row_tokens: int) -> int:
     Never more than ``row_tokens``, so that ``pack`` refuses a longer text.
     """
     lengths = [len(text.tokens) for text in texts]
-    longest = -(-max(lengths) // 8) * 8  # few widths, for kernels that are made for each
+    longest = max(lengths)
+    step = 2 ** max(0, longest.bit_length() - 6)  # few widths, for kernels made for each; a thirty-second is wasted
+    longest = -(-longest // step) * step
     if longest >= row_tokens:
         return row_tokens
     return min((row_tokens, longest), key=lambda width: width * len(first_fit(lengths, width)))

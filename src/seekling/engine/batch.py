@@ -157,7 +157,7 @@ class Batch:
         for slot, why in stuck:
             self._fail(slot, why)
         last_R = self.out_tokens[rows_R, self.said[rows_R] - 1]
-        ended_R = np.isin(last_R, self.stop_tokens) | (self.said[rows_R] >= self.limits[rows_R])
+        ended_R = self._stops(last_R) | (self.said[rows_R] >= self.limits[rows_R])
         ended_R |= self._ended_by_rules(rows_R)
         for slot in rows_R[ended_R & (self.owner[rows_R] >= 0)]:
             self._leave(int(slot))
@@ -202,11 +202,15 @@ class Batch:
         chosen_BK[slot_M, step_M] = chosen_M
         chosen_RK, drafted_R = chosen_BK[rows_R, :-1], self.drafted[rows_R]
         accepted_RK = (chosen_RK == self.drafts[rows_R]) & (np.arange(chosen_RK.shape[1]) < drafted_R[:, None])
-        accepted_R: NDArray[np.int64] = (accepted_RK & ~np.isin(chosen_RK, self.stop_tokens)).cumprod(1).sum(1)
+        accepted_R: NDArray[np.int64] = (accepted_RK & ~self._stops(chosen_RK)).cumprod(1).sum(1)
         for slot, drafted, accepted in zip(rows_R, drafted_R.tolist(), accepted_R.tolist(), strict=True):
             row = self._of(slot)
             row.drafted, row.accepted = row.drafted + drafted, row.accepted + accepted
         return accepted_R + 1
+
+    def _stops(self, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (tokens[..., None] == np.array(self.stop_tokens, np.int64)).any(-1)
+        return found
 
     def _write(
         self, slot_K: NDArray[np.int64], step_K: NDArray[np.int64], tokens_K: NDArray[np.int64],

@@ -97,7 +97,9 @@ class Chunk:
         cls, tokens_N: Tensor, positions_N: Tensor, rows_N: Tensor, tables_BP: Tensor, device: torch.device
     ) -> Chunk:
         """Lay out tokens by their rows' tables. What is given is int64 on the CPU; what is made is on ``device``."""
-        tables_BP = tables_BP[:, : pages_for(int(positions_N.max()) + 1)].contiguous()
-        places_N = tables_BP[rows_N, positions_N // SLOTS] * SLOTS + positions_N % SLOTS
-        starts = torch.searchsorted(rows_N, torch.arange(len(tables_BP) + 1))
-        return cls(*(x.to(device) for x in (tokens_N, positions_N, places_N, rows_N, starts, tables_BP)))
+        positions, rows, tables = positions_N.numpy(), rows_N.numpy(), tables_BP.numpy()  # short: numpy's calls are, too
+        tables = np.ascontiguousarray(tables[:, : pages_for(int(positions.max()) + 1)])
+        places = tables[rows, positions // SLOTS] * SLOTS + positions % SLOTS
+        starts = rows.searchsorted(np.arange(len(tables) + 1))
+        made = torch.from_numpy(places), rows_N, torch.from_numpy(starts), torch.from_numpy(tables)
+        return cls(*(x.to(device) for x in (tokens_N, positions_N, *made)))

@@ -96,8 +96,11 @@ class Chunk:
     def of(
         cls, tokens_N: Tensor, positions_N: Tensor, rows_N: Tensor, tables_BP: Tensor, device: torch.device
     ) -> Chunk:
-        """Lay out tokens by their rows' tables. What is given is int64 on the CPU; what is made is on ``device``."""
-        positions, rows, tables = positions_N.numpy(), rows_N.numpy(), tables_BP.numpy()  # short: numpy's calls are, too
+        """Lay out tokens by their rows' tables. What is given is int64 on the CPU; what is made is on ``device``.
+
+        By numpy, whose calls are short beside a step of few rows.
+        """
+        positions, rows, tables = positions_N.numpy(), rows_N.numpy(), tables_BP.numpy()
         tables = np.ascontiguousarray(tables[:, : pages_for(int(positions.max()) + 1)])
         places = tables[rows, positions // SLOTS] * SLOTS + positions % SLOTS
         starts = rows.searchsorted(np.arange(len(tables) + 1))

@@ -22,12 +22,14 @@ static void add_norm_shared(float *x, const elem *y, const elem *weight, float e
 }
 
 void add_norm(float *x, const elem *y, const elem *weight, float eps, elem *out, whole rows, whole width, int threads) {
+    threads = hands(threads, 16 * rows * width);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     add_norm_shared(x, y, weight, eps, out, rows, width);
 }
 
 // out [N, F] = silu(gate) * up, each row of either `stride` after the one before.
 void swiglu(const elem *gate, const elem *up, whole stride, elem *out, whole rows, whole width, int threads) {
+    threads = hands(threads, 16 * rows * width);
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (whole n = 0; n < rows; n++)
         for (whole f = 0; f < width; f += SLOTS) {

@@ -127,6 +127,16 @@ def test_the_prediction_layer_over_a_cache_is_the_one_that_learns(monkeypatch: p
         torch.testing.assert_close(made[position], whole[0, position], rtol=0, atol=1e-9)
 
 
+def test_texts_of_which_one_token_is_left_are_read_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prediction layer reads nothing of them: no token is known that follows."""
+    engine, sampling = Engine(build(AHEAD["v3"], dtype=torch.float64), ()), Sampling(max_tokens=5)
+    requests = [Request(tuple(text(length, 1)), 1) for length in (1, 2, 7, 1, 10)]
+    plain = engine.generate(requests, sampling)
+    for at_once in (3, 2048):
+        monkeypatch.setattr(paged, "READ_AT_ONCE", at_once)
+        same(engine.generate(requests, with_drafts(sampling, 2, "model")), plain)
+
+
 def test_rows_with_rules_are_not_guessed_for_and_their_neighbours_are() -> None:
     model = build(AHEAD["v3"], dtype=torch.float64)
     free = ask(6)

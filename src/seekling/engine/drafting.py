@@ -116,20 +116,21 @@ class Ahead:
     def read(self, parts: Sequence[tuple[Text, int]], states_ND: Tensor, tables_BP: NDArray[np.int64]) -> None:
         """Read on in texts, each state with the token that follows it there."""
         tokens: list[int] = []
-        picked, positions, rows, start = [], [], [], 0
+        picked, positions, counts, start = [], [], [], 0
         vectors: dict[int, Tensor] = {}
-        for row, (text, count) in enumerate(parts):
+        for text, count in parts:
             known = min(count, len(text.tokens) - text.read - 1)
             tokens += text.tokens[text.read + 1 : text.read + 1 + known]
             picked.append(np.arange(start, start + known))
             positions.append(np.arange(text.read, text.read + known))
-            rows.append(np.full(known, row))
+            counts.append(known)
             vectors |= text.vectors
             start += count
+        rows = np.flatnonzero(counts)  # of a text whose last token came alone nothing is known
         if tokens:
             self._extend(
                 self._picked(states_ND, np.concatenate(picked)), np.array(tokens), np.concatenate(positions),
-                np.concatenate(rows), tables_BP, vectors,
+                np.repeat(np.arange(len(rows)), np.array(counts)[rows]), tables_BP[rows], vectors,
             )  # fmt: skip
 
     def draft(self, rows_R: NDArray[np.int64], most_R: NDArray[np.int64]) -> list[list[int]]:

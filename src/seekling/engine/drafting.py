@@ -19,6 +19,7 @@ from torch import Tensor
 
 from seekling.engine.batch import counted
 from seekling.engine.sampler import draw, uniforms
+from seekling.errors import UserError
 
 if TYPE_CHECKING:
     from seekling.engine.paged import Paged, Text
@@ -108,7 +109,11 @@ class Ahead:
 
     def __init__(self, batch: Paged) -> None:
         self.batch = batch
-        assert batch.model.mtp is not None
+        if batch.model.mtp is None:
+            raise UserError(
+                "tokens are to be guessed by the model, which has no layer that does",
+                where='sampling.draft_from = "model"', next_step='Let the text guess: draft_from = "text" or "auto".',
+            )  # fmt: skip
 
     def forget(self, number: int) -> None:
         """Nothing is kept of a request."""

@@ -103,8 +103,9 @@ class LookUp:
 class Ahead:
     """The model's own prediction layer, which reads each state with the token that came of it (DeepSeek-V3, 2.2).
 
-    Its entries stand where the states' tokens do, in a layer of pages of its own. A shared page's last entry is of the
-    text that filled it, and may have been read with another token than ours: a guess may be the worse for it.
+    Its entries stand where the states' tokens do, in a layer of pages of its own. A shared page's last entries are of
+    the text that filled it: they may have been read with another token than ours, with guesses, or, where its row had
+    rules, not at all. A guess may be the worse for it, and nothing else.
     """
 
     def __init__(self, batch: Paged) -> None:

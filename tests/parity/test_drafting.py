@@ -8,11 +8,13 @@ import torch
 
 from seekling.engine import paged
 from seekling.engine.config import Sampling
-from seekling.engine.drafting import Followed
+from seekling.engine.drafting import Followed, LookUp
 from seekling.engine.engine import Banned, Completion, Engine, Request
 from seekling.engine.sampler import seed_of
+from seekling.errors import UserError
 from seekling.model.config import ModelConfig
 from seekling.model.decoder import Decoder
+from seekling.records import Stop
 from tests.oracles.tiny import EXPERTS, SHAPES, alone, build, text
 
 STOP = 3
@@ -127,6 +129,16 @@ def test_the_prediction_layer_over_a_cache_is_the_one_that_learns(monkeypatch: p
         torch.testing.assert_close(made[position], whole[0, position], rtol=0, atol=1e-9)
 
 
+def test_texts_of_which_one_token_is_left_are_read_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prediction layer reads nothing of them: no token is known that follows."""
+    engine, sampling = Engine(build(AHEAD["v3"], dtype=torch.float64), ()), Sampling(max_tokens=5)
+    requests = [Request(tuple(text(length, 1)), 1) for length in (1, 2, 7, 1, 10)]
+    plain = engine.generate(requests, sampling)
+    for at_once in (3, 2048):
+        monkeypatch.setattr(paged, "READ_AT_ONCE", at_once)
+        same(engine.generate(requests, with_drafts(sampling, 2, "model")), plain)
+
+
 def test_rows_with_rules_are_not_guessed_for_and_their_neighbours_are() -> None:
     model = build(AHEAD["v3"], dtype=torch.float64)
     free = ask(6)
@@ -135,6 +147,60 @@ def test_rows_with_rules_are_not_guessed_for_and_their_neighbours_are() -> None:
     found = Engine(model, STOP).generate([*free, *ruled], with_drafts(sampling, 2))
     same(found, Engine(model, STOP).generate([*free, *ruled], sampling))
     assert all(one.drafted for one in found[:6] if len(one.tokens) > 3) and not any(one.drafted for one in found[6:])
+
+
+def test_a_model_without_a_prediction_layer_is_not_asked_to_guess() -> None:
+    with pytest.raises(UserError, match="has no layer that does"):
+        Engine(build(SHAPES["qwen3"]), ()).session(Sampling(drafts=1, draft_from="model"))
+
+
+def test_an_answer_ends_at_a_stop_inside_right_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guesses that know what would come, and go on beyond the stop."""
+    model, request, sampling = (
+        build(AHEAD["qwen3"], dtype=torch.float64),
+        Request((5, 6, 7), 1),
+        Sampling(max_tokens=20),
+    )
+    (whole,) = Engine(model, ()).generate([request], sampling)
+
+    def known(self: LookUp, rows_R: np.ndarray, most_R: np.ndarray) -> list[list[int]]:
+        places = self.batch.said[rows_R]
+        return [list(whole.tokens[at : at + most]) for at, most in zip(places, most_R, strict=True)]
+
+    monkeypatch.setattr(LookUp, "draft", known)
+    for stop in whole.tokens:
+        (said,) = Engine(model, stop).generate([request], with_drafts(sampling, 4, "text"))
+        assert said.tokens == whole.tokens[: whole.tokens.index(stop) + 1] and said.stop is Stop.STOP
+
+
+def test_the_prediction_layer_reads_each_of_equal_prompts_as_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the prompt fills its last page, into which each answer writes what its own first token made."""
+    model, made = build(AHEAD["v3"], dtype=torch.float64), dict[tuple[int, int], torch.Tensor]()
+    ahead = Decoder.extend_ahead
+
+    def noted(self: Decoder, states: torch.Tensor, chunk: paged.Chunk, *given: object) -> torch.Tensor:
+        found = ahead(self, states, chunk, *given)
+        made.update(zip(zip(chunk.rows_N.tolist(), chunk.positions_N.tolist(), strict=True), found, strict=True))
+        return found
+
+    monkeypatch.setattr(Decoder, "extend_ahead", noted)
+    requests = [Request(tuple(text(16, 4)), seed) for seed in range(3)]
+    answers = Engine(model, ()).generate(requests, Sampling(max_tokens=4, drafts=1))
+    assert len({said.tokens[0] for said in answers}) == 3
+    for row, said in enumerate(answers):
+        rows = alone([*requests[row].prompt, *said.tokens])
+        with torch.no_grad():
+            whole, _ = model.predict_next(rows, model(rows).states_BTD)
+        torch.testing.assert_close(made[row, 16], whole[0, 16], rtol=0, atol=1e-9)
+
+
+def test_the_prediction_layer_draws_with_the_number_that_the_token_is_drawn_with() -> None:
+    """Where both know nothing, every token is as likely to both, and so every guess is right."""
+    model = build(AHEAD["v3"], dtype=torch.float64)
+    with torch.no_grad():
+        model.head_VD.zero_()
+    for said in Engine(model, ()).generate(ask(4), Sampling(max_tokens=12, drafts=3)):
+        assert said.drafted == said.accepted >= 8
 
 
 def test_a_limit_is_kept_to_the_token() -> None:

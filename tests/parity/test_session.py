@@ -103,6 +103,8 @@ def test_a_request_that_cannot_be_answered_is_refused_and_no_other_is_harmed() -
         (Request(tuple(text(4)), 0, inserted=Inserted((4,), torch.zeros(1, WIDTH))), "do not fit a prompt"),
         (Request(tuple(text(4)), 0, inserted=Inserted((1,), torch.full((1, WIDTH), torch.nan))), "no number"),
         (Request(tuple(text(4)), 0, inserted=Inserted((1, 1), torch.zeros(2, WIDTH))), "two vectors stand"),
+        (Request((4, V), 0), f"token id {V} of a prompt is outside"), (Request((4, -1), 0), "token id -1 of a prompt"),
+        (Request((4,), -1), "seed -1"), (Request((4,), 2**64), "seed"), (Request((4,), 0, likeliest=-1), "likeliest"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=why):
             session.add(bad)
@@ -122,6 +124,39 @@ def test_rules_that_leave_nothing_end_their_request_alone() -> None:
         same(found[number], engine.generate([one], sampling)[0])
     with pytest.raises(UserError, match="leaves none"):
         engine.generate([Request((4, 5), 1, rules=(Banned(lambda said: range(V)),))], sampling)
+
+
+class Fails(Limits):
+    """A rule that raises after two tokens, when it limits or when it is asked for an end."""
+
+    def __init__(self, verb: str, error: Exception) -> None:
+        self.verb, self.error = verb, error
+
+    def limit(self, said: Sequence[int], logits_V: torch.Tensor) -> None:
+        self._fail("limit", said)
+
+    def ends(self, said: Sequence[int]) -> bool:
+        self._fail("ends", said)
+        return False
+
+    def _fail(self, verb: str, said: Sequence[int]) -> None:
+        if verb == self.verb and len(said) == 2:
+            raise self.error
+
+
+@pytest.mark.parametrize("verb", ["limit", "ends"])
+@pytest.mark.parametrize("error", [UserError("no more"), ValueError("no more")])
+def test_a_rule_that_fails_fails_its_request_alone(verb: str, error: Exception) -> None:
+    engine, sampling = Engine(build(SHAPES["v3"], dtype=torch.float64), STOP), Sampling(max_tokens=9)
+    good = [Request(tuple(text(6)), 1), Request(tuple(text(5)), 2)]
+    session = engine.session(sampling)
+    for one in (good[0], Request(tuple(text(6)), 1, rules=(Fails(verb, error),)), good[1]):
+        session.add(one)
+    found = finish(session)
+    assert isinstance(found[1], UserError) and "no more" in str(found[1])
+    assert found[1] is error or found[1].__cause__ is error
+    for number, one in zip((0, 2), good, strict=True):
+        same(found[number], engine.generate([one], sampling)[0])
 
 
 def test_who_is_dropped_makes_room_and_is_told_nothing() -> None:
@@ -162,6 +197,22 @@ def test_weights_replaced_in_the_middle_fail_who_was_under_way_and_no_one_else()
         same(found[number], Engine(new, ()).generate([asked[number]], sampling)[0])
 
 
+@pytest.mark.parametrize("other", ["qwen3", "float32"])
+def test_a_session_is_not_carried_over_to_a_model_of_another_shape(other: str) -> None:
+    """Its pages would be read as what they are not. It says so each time, and does nothing."""
+    model = build(SHAPES["v3"], dtype=torch.float64)
+    engine = Engine(model, ())
+    session = engine.session(Sampling(max_tokens=6))
+    session.add(Request((4, 5), 1))
+    session.advance()
+    engine.load(build(SHAPES["v3"]) if other == "float32" else build(SHAPES[other], dtype=torch.float64))
+    for _ in range(2):
+        with pytest.raises(UserError, match="while a session was open"):
+            session.advance()
+    engine.load(model)
+    assert "weights were replaced" in str(finish(session)[0])
+
+
 def test_what_is_told_of_tokens_is_the_models_own_opinion() -> None:
     """Before temperature, truncation and rules; of the prompt from its second token on, cached or not."""
     model = build(SHAPES["v3"], dtype=torch.float64)
@@ -176,6 +227,18 @@ def test_what_is_told_of_tokens_is_the_models_own_opinion() -> None:
             check(said.of_prompt, logp[: len(prompt) - 1], prompt[1:])
     told = Engine(model, ()).generate(asked, sampling)
     assert [said.of_prompt is not None for said in told] == [False, True, False, True]
+
+
+def test_of_a_prompt_of_one_token_nothing_is_told_whoever_makes_room() -> None:
+    """What a row had said when it made room is no prompt, though it is read again like one."""
+    session = Engine(build(SHAPES["v3"], dtype=torch.float64), ()).session(Sampling(max_tokens=45, cache_tokens=80))
+    for seed in range(3):
+        session.add(Request((seed + 1,), seed, likeliest=1, tell_prompt=True))
+    found, begun = {}, False
+    while session.busy():
+        found |= dict(session.advance())
+        begun = begun or bool(session.batch.suspended)  # type: ignore[attr-defined]
+    assert begun and all(isinstance(one, Completion) and one.of_prompt is None for one in found.values())
 
 
 def check(told: object, logp_TV: torch.Tensor, tokens: Sequence[int]) -> None:
@@ -269,6 +332,17 @@ def test_vectors_inserted_into_a_prompt_stand_for_its_embeddings(name: str, draf
     assert session.batch.num_read_tokens == 3 * 40  # type: ignore[attr-defined]
 
 
+def test_vectors_may_change_once_they_were_given() -> None:
+    """The cache knows them by what they held: later readers must find that."""
+    engine, sampling = Engine(build(SHAPES["v3"], dtype=torch.float64), ()), Sampling(max_tokens=3)
+    vectors, session = torch.ones(1, WIDTH), engine.session(sampling)
+    request = Request((4, 5), 1, inserted=Inserted((0,), vectors))
+    (known,) = engine.generate([request], sampling)
+    session.add(request)
+    vectors.zero_()
+    same(finish(session)[0], known)
+
+
 def test_who_comes_to_a_busy_session_is_let_in_at_once() -> None:
     session = Engine(build(SHAPES["v3"]), ()).session(Sampling(max_tokens=30))
     for seed in range(20):
@@ -305,6 +379,15 @@ def test_long_lived_sessions_hold_nothing_of_who_has_left() -> None:
         batch = session.batch
         sizes.append((len(batch.rows), len(batch.texts), len(batch.drafter.texts), batch.pages.count))  # type: ignore[attr-defined]
     assert all(size == sizes[1] for size in sizes[2:]) and sizes[-1][:3] == (0, 0, 0)
+
+
+def test_sessions_that_only_begin_answers_hold_no_states_and_no_ways_to_draw_of_who_has_left() -> None:
+    session = Engine(build(SHAPES["v3"]), ()).session(Sampling(max_rows=4))
+    for n in range(20):
+        for seed in range(2):
+            session.add(Request((4, 5), seed, Sampling(max_tokens=1, temperature=1 + n / 100)))
+        assert len(finish(session)) == 2
+        assert len(session.batch.states) == 0 and len(session.batch._samplings) == len(session.batch._kinds) == 1
 
 
 def test_the_policy_is_shared_with_a_session_too() -> None:

@@ -72,7 +72,7 @@ class Batch:
         self.finished: list[Finished] = []
         self.num_asked = self.most_tokens = 0
         self._kinds: dict[tuple[float, ...], int] = {}
-        self._samplings: list[Sampling] = []
+        self._samplings: dict[int, Sampling] = {}
         self._lay(np.zeros(0, SLOT))
         self.out_tokens = np.zeros((0, 0), np.int64)
         self.out_logps = np.zeros((0, 0), np.float32)
@@ -129,6 +129,8 @@ class Batch:
             self._choose(running)
             if len(left := self.running()):
                 self._decode(left)
+            else:
+                self.states = self.states[:0]
         finished, self.finished = self.finished, []
         return finished
 
@@ -229,14 +231,14 @@ class Batch:
         stuck = []
         for place in np.flatnonzero(self.ruled[slot_M]):
             row, logits_V = self._of(slot_M[place]), logits_MV[place].float()
-            try:
+            try:  # rules may be anybody's: whatever they raise, others must not notice
                 for rule in row.request.rules:
                     rule.limit(row.said, logits_V)
                 if not logits_V.isfinite().any():
                     why = "; ".join(filter(None, (rule.trouble() for rule in row.request.rules)))
                     raise UserError("what a request asks of its tokens leaves none that may come next", where=why)
-            except UserError as error:
-                stuck.append((int(slot_M[place]), error))
+            except Exception as error:
+                stuck.append((int(slot_M[place]), as_letter(error)))
             else:
                 logits_MV[place] = logits_V
         return stuck
@@ -247,7 +249,10 @@ class Batch:
             slot = rows_R[place]
             row = self._of(slot)
             row.said.append(int(self.out_tokens[slot, self.said[slot] - 1]))
-            row.is_ended = ended_R[place] = any(rule.ends(row.said) for rule in row.request.rules)
+            try:
+                row.is_ended = ended_R[place] = any(rule.ends(row.said) for rule in row.request.rules)
+            except Exception as error:
+                self._fail(int(slot), as_letter(error))
         return ended_R
 
     def _told(self, logits_MV: Tensor, slot_M: NDArray[np.int64]) -> dict[int, Tensor]:
@@ -272,14 +277,20 @@ class Batch:
     def _begin(self, slot: int, number: int, entries: int) -> None:
         """Give a slot to a request of which the cache holds ``entries`` tokens."""
         row = self.rows[number]
-        kind = (row.sampling.temperature, row.sampling.top_p, row.sampling.top_k, row.sampling.min_p)
-        if kind not in self._kinds:
-            self._kinds[kind] = len(self._samplings)
-            self._samplings.append(row.sampling)
         self.table[slot] = (
-            number, row.request.seed, 0, row.limit, self._kinds[kind], bool(row.request.rules), entries, 0, 0, 0,
+            number, row.request.seed, 0, row.limit, self._kind(row.sampling), bool(row.request.rules), entries, 0, 0, 0,
             self.entered.max() + 1, row.told is not None, row.kept is not None,
         )  # fmt: skip
+
+    def _kind(self, sampling: Sampling) -> int:
+        """The number of a way to draw; those that no row has any more are given anew."""
+        way = (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p)
+        if way not in self._kinds:
+            used = set(self.kinds[self.running()].tolist())
+            self._kinds = {known: kind for known, kind in self._kinds.items() if kind in used}
+            self._kinds[way] = next(kind for kind in range(len(used) + 1) if kind not in used)
+            self._samplings[self._kinds[way]] = sampling
+        return self._kinds[way]
 
     def _decode(self, rows_R: NDArray[np.int64]) -> None:
         """Read each running row's last token, so that its state chooses the next."""
@@ -308,7 +319,14 @@ class Batch:
         del self.rows[number]
 
     def swap(self, model: Decoder, why: UserError) -> None:
-        """The weights are ``model``'s now: who has been read with others fails."""
+        """The weights are ``model``'s now: who has been read with others fails. Raises UserError, and changes nothing,
+        for a model that is not alike."""
+        old, new = self.model.embed_tokens.weight, model.embed_tokens.weight
+        if (model.config, new.dtype, new.device) != (self.model.config, old.dtype, old.device):
+            raise UserError(
+                "a model of another shape, precision or device was loaded while a session was open",
+                next_step="Open a new session for it.",
+            )
         self.model = model
         for slot in self.running():
             self._fail(int(slot), why)
@@ -340,6 +358,15 @@ class Batch:
         if (lacking := self.most_tokens - self.out_tokens.shape[1]) > 0:
             more = (0, 0), (0, lacking)
             self.out_tokens, self.out_logps = np.pad(self.out_tokens, more), np.pad(self.out_logps, more)
+
+
+def as_letter(error: Exception) -> UserError:
+    """What a rule raised, as a request ends with it."""
+    if isinstance(error, UserError):
+        return error
+    letter = UserError(f"a rule of a request failed: {error!r}", next_step="Mend the rule, or ask without it.")
+    letter.__cause__ = error
+    return letter
 
 
 def taken(x: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:

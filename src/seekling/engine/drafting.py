@@ -19,6 +19,7 @@ from torch import Tensor
 
 from seekling.engine.batch import counted
 from seekling.engine.sampler import draw, uniforms
+from seekling.errors import UserError
 
 if TYPE_CHECKING:
     from seekling.engine.paged import Paged, Text
@@ -102,13 +103,18 @@ class LookUp:
 class Ahead:
     """The model's own prediction layer, which reads each state with the token that came of it (DeepSeek-V3, 2.2).
 
-    Its entries stand where the states' tokens do, in a layer of pages of its own. A shared page's last entry is of the
-    text that filled it, and may have been read with another token than ours: a guess may be the worse for it.
+    Its entries stand where the states' tokens do, in a layer of pages of its own. A shared page's last entries are of
+    the text that filled it: they may have been read with another token than ours, with guesses, or, where its row had
+    rules, not at all. A guess may be the worse for it, and nothing else.
     """
 
     def __init__(self, batch: Paged) -> None:
         self.batch = batch
-        assert batch.model.mtp is not None
+        if batch.model.mtp is None:
+            raise UserError(
+                "tokens are to be guessed by the model, which has no layer that does",
+                where='sampling.draft_from = "model"', next_step='Let the text guess: draft_from = "text" or "auto".',
+            )  # fmt: skip
 
     def forget(self, number: int) -> None:
         """Nothing is kept of a request."""
@@ -116,20 +122,21 @@ class Ahead:
     def read(self, parts: Sequence[tuple[Text, int]], states_ND: Tensor, tables_BP: NDArray[np.int64]) -> None:
         """Read on in texts, each state with the token that follows it there."""
         tokens: list[int] = []
-        picked, positions, rows, start = [], [], [], 0
+        picked, positions, counts, start = [], [], [], 0
         vectors: dict[int, Tensor] = {}
-        for row, (text, count) in enumerate(parts):
+        for text, count in parts:
             known = min(count, len(text.tokens) - text.read - 1)
             tokens += text.tokens[text.read + 1 : text.read + 1 + known]
             picked.append(np.arange(start, start + known))
             positions.append(np.arange(text.read, text.read + known))
-            rows.append(np.full(known, row))
+            counts.append(known)
             vectors |= text.vectors
             start += count
+        rows = np.flatnonzero(counts)  # of a text whose last token came alone nothing is known
         if tokens:
             self._extend(
                 self._picked(states_ND, np.concatenate(picked)), np.array(tokens), np.concatenate(positions),
-                np.concatenate(rows), tables_BP, vectors,
+                np.repeat(np.arange(len(rows)), np.array(counts)[rows]), tables_BP[rows], vectors,
             )  # fmt: skip
 
     def draft(self, rows_R: NDArray[np.int64], most_R: NDArray[np.int64]) -> list[list[int]]:

@@ -152,14 +152,15 @@ class Session:
     def advance(self) -> list[Finished]:
         """One step for all. Returns who finished with it: what they said, or why they could not.
 
-        Whoever was under way while weights were loaded has failed: half an answer is of no model.
+        Whoever was under way while weights were loaded has failed: half an answer is of no model. Raises UserError for
+        good when they are those of a model of another shape, precision or device.
         """
         if self.loaded != self.engine.num_loads:
-            self.loaded = self.engine.num_loads
             self.batch.swap(
                 self.engine.model,
                 UserError("the weights were replaced while this was being answered", next_step="Ask again."),
             )
+            self.loaded = self.engine.num_loads
         return self.batch.advance()
 
 

@@ -78,7 +78,7 @@ class Paged(Batch):
 
     def __init__(self, model: Decoder, sampling: Sampling, stop_tokens: Collection[int]) -> None:
         super().__init__(model, sampling, stop_tokens)
-        self.ops = self._ops()
+        self.ops = self._ops(model)
         self.paging = Paging(0)
         self.tables = np.zeros((0, 0), np.int64)
         self.held: list[list[int]] = []
@@ -90,10 +90,10 @@ class Paged(Batch):
         from_model = sampling.draft_from == "model" or (sampling.draft_from == "auto" and model.mtp is not None)
         self.drafter: Drafter | None = None if not sampling.drafts else Ahead(self) if from_model else LookUp(self)
 
-    def _ops(self) -> Ops:
+    def _ops(self, model: Decoder) -> Ops:
         if self.sampling.deterministic:
-            return exact_ops(self.model)
-        return ops_for(self.model.embed_tokens.weight.dtype, self.device)
+            return exact_ops(model)
+        return ops_for(model.embed_tokens.weight.dtype, self.device)
 
     # --- entering -----------------------------------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class Paged(Batch):
 
     def _name(self, number: int) -> _Name:
         row = self.rows[number]
-        tells = row.request.tell_prompt and row.of_prompt is None
+        tells = row.request.tell_prompt and number not in self.suspended
         return _Name(self._tokens(number), (row.request.likeliest or 0) if tells else None)
 
     def _want(self, number: int) -> None:
@@ -298,8 +298,9 @@ class Paged(Batch):
 
     def swap(self, model: Decoder, why: UserError) -> None:
         """Whoever waits is read anew; not those who wait to begin again."""
+        ops = self._ops(model)  # kernels know where weights lie
         super().swap(model, why)
-        self.ops = self._ops()  # kernels know where weights lie
+        self.ops = ops
         for number in [*self.suspended]:
             self.waiting.remove(number)
             self._forgo(number)

@@ -116,13 +116,16 @@ class Row:
 
     @classmethod
     def of(cls, request: Request, sampling: Sampling, config: ModelConfig) -> Row:
-        """As it begins. Raises UserError for a prompt that no answer fits behind, or whose vectors fit nowhere."""
+        """As it begins. Raises UserError for a prompt that no answer fits behind, or whose vectors fit nowhere, and for
+        numbers that nothing has."""
         context, text = config.max_position_embeddings, list(request.prompt)
         refuse_long([request], context)
+        _refuse_unknown(request, config.vocab_size)
         inserted, vectors = request.inserted, {}
         if inserted is not None:
             _refuse_unfit(inserted, len(text), config.hidden_size)
-            for place, name, vector_D in zip(inserted.places, inserted.names(), inserted.vectors_MD, strict=True):
+            own_MD = inserted.vectors_MD.detach().clone()  # caches know them by what they hold now
+            for place, name, vector_D in zip(inserted.places, inserted.names(), own_MD, strict=True):
                 text[place], vectors[name] = name, vector_D
         sampling = request.sampling or sampling
         tells = request.tell_kept and (sampling.truncates or bool(request.rules))
@@ -151,6 +154,16 @@ def refuse_long(requests: Sequence[Request], limit: int) -> None:
                 f"a prompt of {len(request.prompt)} tokens does not fit the model's context of {limit}",
                 next_step="Shorten the problem, or use a model with a longer context.",
             )
+
+
+def _refuse_unknown(request: Request, vocab_size: int) -> None:
+    if wrong := [token for token in request.prompt if not 0 <= token < vocab_size]:
+        raise UserError(f"token id {wrong[0]} of a prompt is outside the vocabulary of {vocab_size}")
+    if not 0 <= request.seed < 2**64 or (request.likeliest or 0) < 0:
+        raise UserError(
+            f"seed {request.seed}, {request.likeliest or 0} likeliest tokens",
+            next_step="Let the seed be from 0 to 2**64 - 1, and ask for 0 likeliest tokens or more.",
+        )
 
 
 def _refuse_unfit(inserted: Inserted, length: int, width: int) -> None:

@@ -147,7 +147,7 @@ class Batch:
         slot_M, step_M = counted(rows_R, self.drafted[rows_R])
         logits_MV = self.logits(self.states_at(self.at[slot_M] + step_M))
         told = self._told(logits_MV, slot_M)
-        stuck = self._limit(logits_MV, slot_M)
+        stuck = self._hear_rules(logits_MV, slot_M)
         logp_MV = self._distribution(logits_MV, slot_M)
         chosen_M, logp_M = self._draw(logp_MV, slot_M, step_M)
         self.new[rows_R] = 1 if len(slot_M) == len(rows_R) else self._accepted(rows_R, slot_M, step_M, chosen_M)
@@ -226,7 +226,7 @@ class Batch:
     def _of(self, slot: int) -> Row:
         return self.rows[int(self.owner[slot])]
 
-    def _limit(self, logits_MV: Tensor, slot_M: NDArray[np.int64]) -> list[tuple[int, UserError]]:
+    def _hear_rules(self, logits_MV: Tensor, slot_M: NDArray[np.int64]) -> list[tuple[int, UserError]]:
         """Let rules speak. Returns the slots whose rules leave nothing to say, and why."""
         stuck = []
         for place in np.flatnonzero(self.ruled[slot_M]):

@@ -17,7 +17,7 @@ from seekling.errors import UserError
 from seekling.learn.batch import Batch, Text, pack
 from seekling.learn.reading import read, values_after
 from seekling.model.config import ModelConfig
-from seekling.model.decoder import Decoder
+from seekling.model.decoder import Decoder, Hidden
 from seekling.model.heads import add_head, head_of, load_scored, save_scored, speechless
 from seekling.model.lora import add_adapters, merged
 from seekling.model.weights import Shards, load_model
@@ -30,6 +30,18 @@ from tests.oracles.tiny import COMMON, EXPERTS, LATENT, V, alone, build, text
 
 TRL = json.loads((Path(__file__).parent / "vectors/trl-preference.json").read_text())
 NOBODY: Any = None
+
+
+class Stateless:
+    """A model that says nothing and has no prediction layer."""
+
+    mtp = None
+
+    def __call__(self, *given: object) -> Hidden:
+        return Hidden(torch.empty(0))
+
+
+STATELESS: Any = Stateless()
 """The model of a pass whose numbers are given."""
 
 ASKED = {
@@ -68,8 +80,8 @@ def test_preference_losses_their_gradients_and_figures_are_trls(
     loss, totals, grads = 0.0, dict[str, float](), []
     for part in batch.passes(passes):
         logp_BT = part.values["policy"].clone().requires_grad_()
-        monkeypatch.setattr(recipe, "logps", lambda model, batch, logp_BT=logp_BT: logp_BT)
-        done = recipe.dpo_pass(NOBODY, part, config=config)
+        monkeypatch.setattr(recipe, "cross_entropy", lambda *given, logp_BT=logp_BT: -logp_BT)
+        done = recipe.dpo_pass(STATELESS, part, config=config)
         done.value.backward()
         grads.append(logp_BT.grad)
         loss += float(done.value.detach())

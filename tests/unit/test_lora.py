@@ -17,6 +17,7 @@ from seekling.errors import UserError
 from seekling.learn.config import Adapter, Optim
 from seekling.learn.optim import Optimizers
 from seekling.learn.update import step, text_loss
+from seekling.model import fused
 from seekling.model.decoder import Decoder
 from seekling.model.lora import (
     LowRank,
@@ -144,8 +145,10 @@ def test_a_stage_may_freeze_parts_or_stand_adapters_beside_them() -> None:
 
 
 @EVERY_SHAPE
-def test_at_first_an_adapted_model_is_its_base_to_the_bit(name: str) -> None:
+def test_at_first_an_adapted_model_is_its_base_to_the_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base, model = build(SHAPES[name]), adapted(name)
+    torch.testing.assert_close(logits(base), logits(model), rtol=0, atol=1e-5)
+    monkeypatch.setattr(fused, "library", lambda _: None)  # with kernels, maps without adapters are one product
     assert torch.equal(logits(base), logits(model))
     assert same(merged(model).state_dict(), base.state_dict())
     assert same(reference_of(model).state_dict(), base.state_dict())

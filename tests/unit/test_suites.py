@@ -325,7 +325,8 @@ def test_the_command_tells_what_was_asked_who_judged_and_keeps_a_file_a_suite(
         found = json.loads((tmp_path / f"out/{name}.json").read_text())
         assert (found["problems"], found["samples"]) == (problems, 3)
         assert found["protocol"] == {
-            "temperature": 0.6, "top_p": 0.95, "top_k": 0, "min_p": 0.0, "max_tokens": 6, "seed": 0
+            "temperature": 0.6, "top_p": 0.95, "top_k": 0, "min_p": 0.0, "max_tokens": 6,
+            "deterministic": False, "seed": 0,
         }  # fmt: skip
         assert found["pass_at_k"]["1"].keys() == {"value", "low", "high"} and found["rollouts"][0]["prompt"]
         assert f"{name}: prompts {found['prompt_hash']}, {found['verifier']}" in said

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from seekling.cli.asking import sampled
 from seekling.cli.models import locate_any
+from seekling.config import runtime_fields
 from seekling.engine.config import Sampling
 from seekling.evals.evaluate import examples
 from seekling.evals.suites import Loaded, load, suite_figures
@@ -60,7 +61,7 @@ def result(policy: Policy, suite: Loaded, asking: Asking) -> dict[str, Any]:
     judge, seed = suite.judge(), f"suite/{asking.seed}"
     judged = sampled(policy, judge, suite.problems, samples, asking.sampling, seed=seed, name=suite.name)
     judge.close()
-    sampling = asking.sampling.model_dump(exclude={"max_rows", "cache_tokens"})
+    sampling = asking.sampling.model_dump(exclude=runtime_fields(Sampling))
     return {
         **suite.about(),
         "protocol": sampling | {"seed": asking.seed},

@@ -6,7 +6,7 @@
 Same random weights, prompts of 64 tokens, 128 new ones (32 of the wide shape), prompt included, on as many threads as
 there are cores; sides take turns, each a process of its own. llama.cpp decodes without sampling. The wide shape is
 Qwen2.5-0.5B's; beside it stands the memory that its weights are, over the speed at which memory is read here: no engine
-reads a token's weights faster. A side whose environment is not there is left out. Writes bench/results/rivals.json.
+reads a token's weights faster. A side that is not there, or fails, is left out. Writes bench/results/rivals.json.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from seekling.model.config import ModelConfig
 from seekling.model.decoder import Decoder
 from seekling.model.weights import load_model, save_model
 from seekling.plan.machine import machine
-from seekling.runlog.files import write_json
+from seekling.runlog.files import read_json, write_json
 
 RESULT = Path("bench/results/rivals.json")
 PROMPT = 64
@@ -83,15 +83,21 @@ def main() -> None:
         folder, dtype, *counts, weights = told.ours
         print("FOUND" + json.dumps(ours(Path(folder), dtype, *map(int, counts), weights)))
         return
-    rows = []
+    kept = read_json(RESULT)["rows"] if told.only and RESULT.exists() else []
+    rows = [row for row in kept if row["model"] != told.only]
     with tempfile.TemporaryDirectory() as scratch:
         for case in CASES:
             if told.only in (None, case.shape):
                 rows.append(compared(made(case, Path(scratch)), case, told.rounds))
                 print(json.dumps(rows[-1]), flush=True)
+                write(rows, told.rounds)
+
+
+def write(rows: list[dict[str, Any]], rounds: int) -> None:
+    """The result file, so far."""
     about = head() | {"command": "python -m bench.rivals", "threads": machine().cores, "prompt": PROMPT}
     peers = {"vllm": VERSION, "llama_cpp_python": llama_cpp.VERSION}
-    write_json(RESULT, about | peers | {"rounds": told.rounds, "read_gb_per_s": read_speed() / 1e9, "rows": rows})
+    write_json(RESULT, about | peers | {"rounds": rounds, "rows": rows})
 
 
 def made(case: Case, scratch: Path) -> Path:
@@ -107,7 +113,10 @@ def compared(folder: Path, case: Case, rounds: int) -> dict[str, Any]:
     """One row: tokens/s of each side, and how many times theirs ours are."""
     speed = {}
     for name, ask in sides(folder, case, rounds):
-        speed[name] = round(case.batch * case.new / median(ask()), 1)
+        try:
+            speed[name] = round(case.batch * case.new / median(ask()), 1)
+        except (SystemExit, subprocess.CalledProcessError) as error:
+            print(f"{name} is left out: {error}", file=sys.stderr, flush=True)
     best = max((value for name, value in speed.items() if not name.startswith("seekling")), default=None)
     size = sum(weight.numel() for weight in Decoder(ALL[case.shape]).parameters()) * (
         2 if case.dtype == "bfloat16" else 4

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -114,17 +114,19 @@ def prompts(batch: int) -> list[list[int]]:
     return [flat[start : start + PROMPT] for start in range(0, len(flat), PROMPT)]
 
 
-def ours(folder: Path, dtype: str, batch: int, rounds: int) -> list[float]:
-    """Seconds of each round of our engine."""
+def ours(
+    folder: Path, dtype: str, batch: int, rounds: int, *, new: int = NEW, weights: Literal["int8"] | None = None
+) -> list[float]:
+    """Seconds of each round of our engine, after a first one."""
     torch.set_num_threads(machine().cores)
-    engine = Engine(load_model(folder, dtype=getattr(torch, dtype)), ())
-    sampling, seconds = Sampling(max_tokens=NEW), []
+    engine = Engine(load_model(folder, dtype=getattr(torch, dtype)), (), weights=weights)
+    sampling, seconds = Sampling(max_tokens=new), []
     for turn in range(rounds + 1):
         requests = [Request(tuple(prompt), turn * batch + row) for row, prompt in enumerate(prompts(batch))]
         began = time.perf_counter()
         said = engine.generate(requests, sampling)
         seconds.append(time.perf_counter() - began)
-        assert sum(len(one.tokens) for one in said) == batch * NEW
+        assert sum(len(one.tokens) for one in said) == batch * new
     return seconds[1:]
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from bench.mtp_alive import BASE, TASK
 from bench.zero_tiny import RUNS, head, seekling
 from seekling.engine import drafting
 from seekling.engine.config import Sampling
@@ -37,21 +38,11 @@ from seekling.tasks.protocol import problems
 from seekling.tasks.registry import build_task
 
 RESULT = Path("bench/results/drafting.json")
-TASK = {"name": "arithmetic", "sizes": [3, 4]}
 NEW = 48
-MANIFEST = """format = 1
+MANIFEST = f"""format = 1
 name = "drafting"
 
-[[stage]]
-name = "base"
-kind = "pretrain"
-task = { name = "arithmetic", sizes = [3, 4] }
-model = { preset = "tiny-v3", vocab_size = 320 }
-steps = 400
-tokens_per_step = 2048
-text = { facts = 0.35 }
-packing = { row_tokens = 64 }
-"""
+{BASE}"""
 
 
 def main() -> None:

@@ -32,10 +32,7 @@ from seekling.tasks.registry import build_task
 RESULT = Path("bench/results/mtp-alive.json")
 TASK = {"name": "arithmetic", "sizes": [3, 4]}
 WITHOUT = ("tuned.mtp_weight=0", "zero.mtp_weight=0")
-MANIFEST = """format = 1
-name = "mtp-alive"
-
-[[stage]]
+BASE = """[[stage]]
 name = "base"
 kind = "pretrain"
 task = { name = "arithmetic", sizes = [3, 4] }
@@ -44,27 +41,33 @@ steps = 400
 tokens_per_step = 2048
 text = { facts = 0.35 }
 packing = { row_tokens = 64 }
+"""
+"""A tiny model that learns two tokens at a time from nothing."""
 
+MANIFEST = f"""format = 1
+name = "mtp-alive"
+
+{BASE}
 [[stage]]
 name = "tuned"
 kind = "sft"
 from = "base"
-task = { name = "arithmetic", sizes = [3, 4] }
+task = {{ name = "arithmetic", sizes = [3, 4] }}
 steps = 100
 tokens_per_step = 1024
-optim = { lr = 1e-3 }
-packing = { row_tokens = 64 }
+optim = {{ lr = 1e-3 }}
+packing = {{ row_tokens = 64 }}
 
 [[stage]]
 name = "zero"
 kind = "grpo"
 from = "base"
-task = { name = "arithmetic", sizes = [3, 4] }
+task = {{ name = "arithmetic", sizes = [3, 4] }}
 steps = 60
-rubric = { accuracy = 0.6, fresh = 0.4 }
-sampling = { max_tokens = 48 }
-optim = { matrices = "adamw", lr = 3e-4, warmup_steps = 5 }
-packing = { row_tokens = 64 }
+rubric = {{ accuracy = 0.6, fresh = 0.4 }}
+sampling = {{ max_tokens = 48 }}
+optim = {{ matrices = "adamw", lr = 3e-4, warmup_steps = 5 }}
+packing = {{ row_tokens = 64 }}
 held_out_every = 0
 kl_every = 0
 """

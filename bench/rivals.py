@@ -26,15 +26,13 @@ from typing import Any
 
 import torch
 
-from bench.decode import SHAPES, asked_of, prompts
+from bench.decode import SHAPES, asked_of, ours
 from bench.peers import llama_cpp
 from bench.peers.vllm import PLACE, VERSION
 from bench.zero_tiny import head
-from seekling.engine.config import Sampling
-from seekling.engine.engine import Engine, Request
 from seekling.model.config import ModelConfig
 from seekling.model.decoder import Decoder
-from seekling.model.weights import load_model, save_model
+from seekling.model.weights import save_model
 from seekling.plan.machine import machine
 from seekling.runlog.files import read_json, write_json
 
@@ -80,8 +78,9 @@ def main() -> None:
     arguments.add_argument("--ours", nargs=6, metavar=("FOLDER", "DTYPE", "BATCH", "NEW", "ROUNDS", "WEIGHTS"))
     told = arguments.parse_args()
     if told.ours:
-        folder, dtype, *counts, weights = told.ours
-        print("FOUND" + json.dumps(ours(Path(folder), dtype, *map(int, counts), weights)))
+        folder, dtype, batch, new, rounds, weights = told.ours
+        held = "int8" if weights == "int8" else None
+        print("FOUND" + json.dumps(ours(Path(folder), dtype, int(batch), int(rounds), new=int(new), weights=held)))
         return
     kept = read_json(RESULT)["rows"] if told.only and RESULT.exists() else []
     rows = [row for row in kept if row["model"] != told.only]
@@ -160,21 +159,6 @@ def llama(folder: Path, kind: str, case: Case, rounds: int) -> list[float]:
         llama_cpp.converted(folder, file, kind)
     shape = dict(batch=case.batch, prompt=PROMPT, new=case.new, threads=machine().cores)
     return [float(llama_cpp.measured(file, **shape)["t"]) for _ in range(rounds)]
-
-
-def ours(folder: Path, dtype: str, batch: int, new: int, rounds: int, weights: str) -> list[float]:
-    """Seconds of each round of our engine after the first."""
-    torch.set_num_threads(machine().cores)
-    model = load_model(folder, dtype=getattr(torch, dtype))
-    engine = Engine(model, ()) if weights == "kept" else Engine(model, (), weights=weights)
-    sampling, seconds = Sampling(max_tokens=new), []
-    for turn in range(rounds + 1):
-        requests = [Request(tuple(prompt), turn * batch + row) for row, prompt in enumerate(prompts(batch))]
-        began = time.perf_counter()
-        said = engine.generate(requests, sampling)
-        seconds.append(time.perf_counter() - began)
-        assert sum(len(one.tokens) for one in said) == batch * new
-    return seconds[1:]
 
 
 def read_speed() -> float:

@@ -236,7 +236,10 @@ class Batch:
                     rule.limit(row.said, logits_V)
                 if not logits_V.isfinite().any():
                     why = "; ".join(filter(None, (rule.trouble() for rule in row.request.rules)))
-                    raise UserError("what a request asks of its tokens leaves none that may come next", where=why)
+                    raise UserError(
+                        "what a request asks of its tokens leaves none that may come next", where=why,
+                        next_step="Forbid less, or let the grammar end or go on where it stood.",
+                    )  # fmt: skip
             except Exception as error:
                 stuck.append((int(slot_M[place]), as_letter(error)))
             else:

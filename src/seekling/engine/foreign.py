@@ -55,7 +55,10 @@ class _Waves(Batch):
                 next_step='Leave sampling.drafts out, or import the model with through = "seekling".',
             )
         if sampling.deterministic:
-            raise UserError("a model that runs through transformers cannot be sampled deterministically")
+            raise UserError(
+                "a model that runs through transformers cannot be sampled deterministically",
+                next_step='Leave sampling.deterministic out, or import the model with through = "seekling".',
+            )
         super().__init__(model, sampling, stop_tokens)  # type: ignore[arg-type]
 
     def _refuse(self, row: Row) -> None:

@@ -174,7 +174,10 @@ def _refuse_unfit(inserted: Inserted, length: int, width: int) -> None:
             next_step="Give one vector of the model's hidden size for each place, and places inside the prompt.",
         )
     if len(set(places)) != len(places) or not inserted.vectors_MD.isfinite().all():
-        raise UserError("two vectors stand at one place of a prompt, or one holds a value that is no number")
+        raise UserError(
+            "two vectors stand at one place of a prompt, or one holds a value that is no number",
+            next_step="Give each place once, and finite numbers.",
+        )
 
 
 def _joined(sets: Sequence[NDArray[np.int64]]) -> Kept:

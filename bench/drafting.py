@@ -15,7 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -28,7 +29,7 @@ from bench.zero_tiny import RUNS, head, seekling
 from seekling.engine import drafting
 from seekling.engine.config import Sampling
 from seekling.engine.engine import Completion, Request
-from seekling.engine.sampler import seed_of
+from seekling.engine.sampler import distribution, seed_of
 from seekling.learn.batch import Text, pack
 from seekling.plan.machine import machine
 from seekling.recipes.policy import Policy
@@ -119,32 +120,32 @@ def agree(ours: Sequence[Completion], theirs: Sequence[Completion]) -> bool:
     return [one.tokens for one in ours] == [one.tokens for one in theirs]
 
 
-class timed:
+@contextmanager
+def timed() -> Iterator[list[float]]:
     """While it stands, every guess's seconds are noted."""
+    kinds, spent = (drafting.Ahead, drafting.LookUp), list[float]()
+    before = [kind.draft for kind in kinds]
 
-    def __enter__(self) -> list[float]:
-        self.before, spent = (drafting.Ahead.draft, drafting.LookUp.draft), list[float]()
+    def noted(draft: Any) -> Any:
+        def wrapped(*given: Any) -> Any:
+            began = time.perf_counter()
+            found = draft(*given)
+            spent.append(time.perf_counter() - began)
+            return found
 
-        def noted(draft: Any) -> Any:
-            def wrapped(self: Any, *given: Any) -> Any:
-                began = time.perf_counter()
-                found = draft(self, *given)
-                spent.append(time.perf_counter() - began)
-                return found
+        return wrapped
 
-            return wrapped
-
-        drafting.Ahead.draft, drafting.LookUp.draft = map(noted, self.before)  # type: ignore[method-assign]
-        return spent
-
-    def __exit__(self, *_: object) -> None:
-        drafting.Ahead.draft, drafting.LookUp.draft = self.before  # type: ignore[method-assign]
+    for kind in kinds:
+        kind.draft = noted(kind.draft)  # type: ignore[method-assign]
+    try:
+        yield spent
+    finally:
+        for kind, draft in zip(kinds, before, strict=True):
+            kind.draft = draft  # type: ignore[method-assign]
 
 
 def possible(policy: Policy, requests: Sequence[Request], said: Sequence[Completion], sampling: Sampling) -> float:
     """The mean over what was said of 1 - TV(p, q): how often the best coupled draws would agree."""
-    from seekling.engine.sampler import distribution
-
     shares: list[float] = []
     for request, one in zip(requests, said, strict=True):
         tokens = [*request.prompt, *one.tokens]

@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from bench import engine_tables, learning_tables, nothing_tables, objective_tables
 from seekling.model.config import ModelConfig
-from seekling.recipes.config import KINDS
+from seekling.recipes.config import KINDS, told_reads
 from seekling.recipes.manifest import Head
 
 ROOT = Path(__file__).parents[1]
@@ -417,8 +417,8 @@ def kinds(_: Result | None) -> str:
     """Every stage kind: what it is, how many stages it reads, its settings."""
     parts = []
     for name, kind in KINDS.items():
-        reads = " or ".join(map(str, kind.num_sources))
-        text = f"{about(kind.settings)} Stages it reads: {reads}."
+        reads = told_reads(name)
+        text = f"{about(kind.settings)} It reads {reads}."
         parts.append(f"### `{name}`\n\n{text}\n\n{settings_table(kind.settings)}")
     return "\n" + "\n\n".join(parts) + "\n"
 

@@ -62,7 +62,8 @@ MANIFESTS = {
         'name = "base"\nkind = "pretrain"', 'name = "base"\nfrom = "zero"\nkind = "sft"\ndata = "chats.jsonl"', ()),
     "a stage that reads itself": ('from = "base"\ndata', 'from = "tuned"\ndata', ("circle", "tuned")),
     "unknown input": ('from = "zero"', 'from = "zeros"', ('"zeros"', '"zero"', "line 65")),
-    "too few inputs": ('from = ["base", "zero"]', 'from = "base"', ("controls", "1", "2 or 3", "line 76")),
+    "too few inputs": (
+        'from = ["base", "zero"]', 'from = "base"', ("controls", '"base", a model; it needs', "line 76")),
     "doubled names": ('name = "tuned"', 'name = "base"', ('two stages are called "base"',)),
     "newer format": ("format = 1", "format = 99", ("format 99", "up to 1", "line 2", "Update Seekling")),
     "not TOML": ("[[stage]]", "[[stage", ("not valid TOML", "line")),

@@ -179,9 +179,13 @@ def test_a_filter_that_leaves_nothing_says_what_to_widen(forks: Forks, finished:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('from = ["base", "picked"]', 'from = ["picked", "base"]', "reads a list and a model"),
-        ('from = ["base", "picked"]', 'from = "picked"', "reads a list;"),
-        ('from = ["base", "picked"]', 'from = ["base", "base"]', "reads a model and a model"),
+        (
+            'from = ["base", "picked"]',
+            'from = ["picked", "base"]',
+            'reads "picked", a list of problems; "base", a model; it needs',
+        ),
+        ('from = ["base", "picked"]', 'from = "picked"', 'reads "picked", a list of problems; it needs a model'),
+        ('from = ["base", "picked"]', 'from = ["base", "base"]', 'reads "base", a model; "base", a model; it needs'),
         ('against = ["held.jsonl"]', 'against = ["gsm9k"]', 'no suite "gsm9k"'),
         ('against = ["held.jsonl"]', 'against = ["none.jsonl"]', "there is no file none.jsonl"),
         ('regression = ["./sums.py:Sums"]', 'regression = ["countdwon"]', 'no suite "countdwon"'),

@@ -376,22 +376,45 @@ class RewardModel(Preferences):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A stage kind: its settings, its loop by name, how many stages it reads."""
+    """A stage kind: its settings, its loop by name, what it may read (each way a tuple of leavings), what it leaves.
+
+    A leaving is "model", which speaks; "rater", a reward model; "list", chosen problems; or "nothing".
+    """
 
     settings: type[StageSettings]
     loop: str
-    num_sources: tuple[int, ...]
+    reads: tuple[tuple[str, ...], ...]
+    leaves: str = "model"
     schema: int = 1
 
 
 KINDS: dict[str, Kind] = {
-    "pretrain": Kind(Pretrain, "seekling.recipes.pretrain:pretrain", (0,)),
-    "import": Kind(Import, "seekling.recipes.importing:import_model", (0,)),
-    "sft": Kind(Sft, "seekling.recipes.sft:sft", (1,)),
-    "curate": Kind(Curate, "seekling.recipes.curating:curate", (0, 1, 2)),
-    "grpo": Kind(Grpo, "seekling.recipes.grpo:grpo", (1, 2)),
-    "eval": Kind(Eval, "seekling.recipes.evaluate:evaluate", (1,)),
-    "control": Kind(Control, "seekling.recipes.control:control", (2, 3)),
-    "dpo": Kind(Dpo, "seekling.recipes.dpo:dpo", (1,)),
-    "reward_model": Kind(RewardModel, "seekling.recipes.reward_model:reward_model", (1,)),
+    "pretrain": Kind(Pretrain, "seekling.recipes.pretrain:pretrain", ((),)),
+    "import": Kind(Import, "seekling.recipes.importing:import_model", ((),)),
+    "sft": Kind(Sft, "seekling.recipes.sft:sft", (("model",),)),
+    "curate": Kind(
+        Curate,
+        "seekling.recipes.curating:curate",
+        ((), ("list",), ("model",), ("model", "list"), ("list", "model")),
+        leaves="list",
+    ),
+    "grpo": Kind(Grpo, "seekling.recipes.grpo:grpo", (("model",), ("model", "list"))),
+    "eval": Kind(Eval, "seekling.recipes.evaluate:evaluate", (("model",),), leaves="nothing"),
+    "control": Kind(Control, "seekling.recipes.control:control", (("model",) * 2, ("model",) * 3), leaves="nothing"),
+    "dpo": Kind(Dpo, "seekling.recipes.dpo:dpo", (("model",),)),
+    "reward_model": Kind(RewardModel, "seekling.recipes.reward_model:reward_model", (("model",),), leaves="rater"),
 }
+
+LEAVINGS: dict[str, str] = {
+    "model": "a model",
+    "list": "a list of problems",
+    "rater": "a reward model, which rates what others say and says nothing",
+    "nothing": "figures, which no stage reads",
+}
+"""What stages leave, in words."""
+
+
+def told_reads(kind: str) -> str:
+    """What a kind reads, in words: ``a model``, ``nothing, or a model``."""
+    ways = [" and ".join(LEAVINGS[one].partition(",")[0] for one in way) or "nothing" for way in KINDS[kind].reads]
+    return ", or ".join(ways)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib import resources
@@ -17,14 +17,14 @@ from seekling.errors import UserError, nearest
 from seekling.recipes.config import (
     FORMAT,
     KINDS,
+    LEAVINGS,
     Curate,
-    Grpo,
     Import,
     Preferences,
-    RewardModel,
     Sft,
     StageSettings,
     Trained,
+    told_reads,
 )
 from seekling.remote.hub import identity
 from seekling.remote.rows import digest_of
@@ -210,16 +210,7 @@ def _in_order(stages: Sequence[StageSettings], source: Source) -> list[StageSett
                     where=where,
                     next_step=nearest(wanted, names),
                 )
-        allowed = KINDS[stage.kind].num_sources
-        if len(stage.sources) not in allowed:
-            wants = " or ".join(map(str, allowed))
-            raise UserError(
-                f'stage "{stage.name}" of kind {stage.kind} reads {len(stage.sources)} stages; it needs {wants}',
-                where=where,
-                next_step='Set from = "name", or from = ["first", "second"].',
-            )
-        _check_lists(stage, {found.name for found in stages if isinstance(found, Curate)}, where)
-        _check_speaks(stage, {found.name for found in stages if isinstance(found, RewardModel)}, where)
+        _check_reads(stage, [KINDS[stages[names.index(name)].kind].leaves for name in stage.sources], where)
     ordered: list[StageSettings] = []
     while len(ordered) < len(stages):
         done = {stage.name for stage in ordered}
@@ -231,27 +222,17 @@ def _in_order(stages: Sequence[StageSettings], source: Source) -> list[StageSett
     return ordered
 
 
-def _check_lists(stage: StageSettings, curated: Collection[str], where: str) -> None:
-    """Raises UserError where a curated list stands for a model, or a model for a list."""
-    is_list = [name in curated for name in stage.sources]
-    fits = {Curate: ([], [False], [True], [False, True], [True, False]), Grpo: ([False], [False, True])}
-    if is_list not in fits.get(type(stage), (is_list,)):
-        raise UserError(
-            f'stage "{stage.name}" reads {" and ".join("a list" if yes else "a model" for yes in is_list)}; '
-            "it may read a model and, after it, the list of a curate stage",
-            where=where,
-            next_step='Set from = ["the stage with the model", "the curate stage"].',
-        )
-
-
-def _check_speaks(stage: StageSettings, rating: Collection[str], where: str) -> None:
-    """Raises UserError where a reward model stands for one that speaks."""
-    if mute := [name for name in stage.sources if name in rating]:
-        raise UserError(
-            f'stage "{stage.name}" reads "{mute[0]}", a reward model, which rates what others say and says nothing',
-            where=where,
-            next_step="Name the stage whose model the reward model was made from.",
-        )
+def _check_reads(stage: StageSettings, found: Sequence[str], where: str) -> None:
+    """Raises UserError where what the named stages leave is not what a stage of this kind reads."""
+    if tuple(found) in KINDS[stage.kind].reads:
+        return
+    pairs = zip(stage.sources, found, strict=True)
+    told = "; ".join(f'"{name}", {LEAVINGS[leaves]}' for name, leaves in pairs) or "nothing"
+    raise UserError(
+        f'stage "{stage.name}" of kind {stage.kind} reads {told}; it needs {told_reads(stage.kind)}',
+        where=where,
+        next_step='Set from = "name", or from = ["first", "second"], to stages that leave these, in this order.',
+    )
 
 
 def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str]:

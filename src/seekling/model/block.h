@@ -73,7 +73,7 @@ static void ask(const layer *l, const input *x, const desk *d) {
 #pragma omp barrier
     if (!l->q_a.out) return;
     norm_rows(d->low, l->q_a_norm, l->q_a_eps, x->count, l->q_a.out, d->low);
-    input low = laid_out(d->low, x->count, l->q_a.out, x->columns, d->room);
+    input low = laid_out(d->low, x->count, &l->q, x->columns, d->room);
     wait_for(&low);
     shared_product(&l->q, &low, at(d->q, &l->q));
 #pragma omp barrier
@@ -172,12 +172,12 @@ void block(const layer *l, const chunk *c, float *x, elem *keys, elem *values, w
     {
         open_tiles(columns);
         add_norm_shared(x, NULL, l->input_norm, l->eps, d.normed, N, D);
-        input normed = laid_out(d.normed, N, D, columns, d.room);
+        input normed = laid_out(d.normed, N, l->q_a.out ? &l->q_a : &l->q, columns, d.room);
         wait_for(&normed);
         ask(l, &normed, &d);
         if (l->is_latent) attend_latents(l, c, &s, &d, keys);
         else attend_heads(l, c, &s, &d, keys, values);
-        input attended = laid_out(d.attended, N, l->o.in, columns, d.room);
+        input attended = laid_out(d.attended, N, &l->o, columns, d.room);
         wait_for(&attended);
         shared_product(&l->o, &attended, stream);
 #pragma omp barrier
@@ -188,11 +188,11 @@ void block(const layer *l, const chunk *c, float *x, elem *keys, elem *values, w
             experts_shared(d.normed, chosen, d.weights, &l->stack, N, l->choice.best, &mail, stream);
         }
         if (l->gate.out) {
-            normed = laid_out(d.normed, N, D, columns, d.room);
+            normed = laid_out(d.normed, N, &l->gate, columns, d.room);
             wait_for(&normed);
             shared_gated(&l->gate, &l->up, &normed, at(d.hidden, &l->gate));
 #pragma omp barrier
-            input hidden = laid_out(d.hidden, N, l->gate.out, columns, d.room);
+            input hidden = laid_out(d.hidden, N, &l->down, columns, d.room);
             wait_for(&hidden);
             shared_product(&l->down, &hidden, stream);
         }
@@ -210,7 +210,7 @@ void linear(const matrix *m, const elem *x, whole N, elem *y, int threads) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         open_tiles(columns);
-        input own = laid_out(x, N, m->in, columns, room);
+        input own = laid_out(x, N, m, columns, room);
         wait_for(&own);
         shared_product(m, &own, at(y, m));
         close_tiles();

@@ -419,11 +419,12 @@ static void sort_by_expert(posting *p, const whole *chosen, whole M, whole E) {
     for (whole m = 0; m < M; m++) p->place[m] = next[chosen[m]]++, p->order[p->place[m]] = m;
 }
 
-// x [M][D] as the products of each expert that is asked read it.
-static void laid_out_each(const posting *p, const elem *x, whole D, whole columns, input *each) {
+// x [M][D] as the products with matrices like m, of each expert that is asked, read it.
+static void laid_out_each(const posting *p, const elem *x, const matrix *m, whole columns, input *each) {
+    whole D = m->in;
     for (whole i = 0; i < p->num_asked; i++) {
         whole e = p->asked[i], first = p->starts[e];
-        each[i] = laid_out(x + first * D, p->starts[e + 1] - first, D, columns, (float *)p->room + p->groups[e] * SLOTS * D);
+        each[i] = laid_out(x + first * D, p->starts[e + 1] - first, m, columns, (float *)p->room + p->groups[e] * SLOTS * D);
     }
     wait_for(each);
 }
@@ -433,12 +434,13 @@ static void experts_shared(const elem *x, const whole *chosen, const float *weig
                            posting *p, target to) {
     whole D = s->width, F = s->hidden, columns = N > 1 ? SLOTS : 1, blocks = up_to(F, SLOTS), pairs = up_to(D, 2 * SLOTS);
     input each[s->experts];
+    matrix into = one_of(s->gate_up, s->gate_up_scales, 0, F, D), back = one_of(s->down, s->down_scales, 0, D, F);
     each[0].copied = 0;
 #pragma omp single
     sort_by_expert(p, chosen, N * A, s->experts);
 #pragma omp for
     for (whole m = 0; m < N * A; m++) memcpy(p->sent + m * D, x + p->order[m] / A * D, D * sizeof(elem));
-    laid_out_each(p, p->sent, D, columns, each);
+    laid_out_each(p, p->sent, &into, columns, each);
 #pragma omp for collapse(2) schedule(dynamic)
     for (whole i = 0; i < p->num_asked; i++)
         for (whole b = 0; b < blocks; b++) {
@@ -447,7 +449,7 @@ static void experts_shared(const elem *x, const whole *chosen, const float *weig
             matrix up = one_of(s->gate_up, s->gate_up_scales, (2 * e + 1) * F, F, D);
             gated(&gate, &up, b, b + 1, each + i, (target){ELEMENTS, p->hidden + p->starts[e] * F, F});
         }
-    laid_out_each(p, p->hidden, F, columns, each);
+    laid_out_each(p, p->hidden, &back, columns, each);
 #pragma omp for collapse(2) schedule(dynamic)
     for (whole i = 0; i < p->num_asked; i++)
         for (whole b = 0; b < pairs; b++) {

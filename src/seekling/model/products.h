@@ -2,7 +2,10 @@
 // thread; sums are float. How a sum is ordered depends on D alone: neither the other rows nor the threads change a bit.
 //
 // In bfloat16, where the CPU multiplies tiles (AMX) and D is a multiple of STEP, a tile of W is 16 outputs by 32 channels
-// as it lies, and x is laid out beside it in pairs of channels. Elsewhere x is float, and vectors run along D.
+// as it lies, and x is laid out beside it in pairs of channels. Of int8 codes it is 16 outputs by 64 channels: a token's
+// channels then become whole numbers of 16 bits, 256 high + low, by a scale of its own, so that both halves multiply
+// codes as they lie and the sums are exact. A token alone is multiplied by vectors of such whole numbers instead: a tile
+// would be empty. Elsewhere x is float, and vectors run along D.
 
 #pragma once
 
@@ -11,9 +14,11 @@
 #include "numbers.h"
 
 #define STEP 32          // channels of a tile
-#define AHEAD 2048       // bytes of codes that are fetched before they are read
+#define CODED 64         // of a tile of codes
+#define UNSPILT 8192     // channels of codes by 16 bits whose sums 32 bits hold, in SLOTS parts
+#define AHEAD 4096       // bytes of codes that are fetched before they are read
+#define PAGE 4096
 #define GRAIN (1 << 21)  // multiplications between which threads wait for each other a few times
-#define PIECE 1024       // channels that are widened at once, where W is not read as it lies
 
 typedef struct {
     const void *weight;   // [out][in]: elements, or int8 where there are scales
@@ -23,9 +28,11 @@ typedef struct {
 } matrix;
 
 typedef struct {
-    const void *x;          // as products read it
-    whole count, columns;  // columns: tokens that stand in a tile, 1 or SLOTS
+    const void *x;           // as products read it: tiles, or float; beside codes the high halves, or all 16 bits
+    whole count, columns;    // columns: tokens that stand in a tile, 1 or SLOTS
     int copied;
+    const int8_t *low;       // the low halves beside codes
+    const float *scales;     // of tokens, beside codes
 } input;
 
 static inline whole up_to(whole parts, whole count) { return (parts + count - 1) / count; }
@@ -52,32 +59,23 @@ static inline int hands(int threads, whole multiplications) {
 static int granted;
 __attribute__((constructor)) static void ask_for_tiles(void) { granted = !syscall(SYS_arch_prctl, 0x1023, 18); }
 static inline int by_tiles(whole D) { return granted && D % STEP == 0; }
+#if defined(__AMX_INT8__) && defined(__AVX512VNNI__)
+static inline int by_codes(const matrix *m) { return m->scales && granted && m->in % CODED == 0; }
+#else
+static inline int by_codes(const matrix *m) { return 0 * !m; }
+#endif
 
-// STEP codes as bfloat16, which has room for all their bits.
-static inline void widen(const int8_t *codes, elem *to) {
-    __builtin_prefetch(codes + AHEAD);
-    __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)codes)));
-    __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)codes + 1)));
-    __m512bh both = _mm512_cvtne2ps_pbh(high, low);
-    memcpy(to, &both, sizeof both);
+// Rows of a matrix from `first`, `bytes` each: as they lie, or copied to `room` where some are missing, which are 0.
+static inline const void *block_of(const matrix *m, whole first, whole bytes, void *room) {
+    const char *from = (const char *)m->weight + first * bytes;
+    if (first + SLOTS <= m->out) return from;
+    memset(room, 0, SLOTS * bytes);
+    return memcpy(room, from, (m->out - first) * bytes);
 }
 
-// Rows of a matrix from `first`, channels from k: elements, as they lie or copied to `room` [SLOTS][count]. What lies
-// beyond the last row is 0.
-static inline const elem *piece(const matrix *m, whole first, whole k, whole count, elem *room) {
-    if (!m->scales && first + SLOTS <= m->out) return (const elem *)m->weight + first * m->in + k;
-    for (whole r = 0; r < SLOTS; r++) {
-        whole from = (first + r) * m->in + k;
-        elem *to = room + r * count;
-        if (first + r >= m->out) memset(to, 0, count * sizeof(elem));
-        else if (m->scales)
-            for (whole i = 0; i < count; i += STEP) widen((const int8_t *)m->weight + from + i, to + i);
-        else memcpy(to, (const elem *)m->weight + from, count * sizeof(elem));
-    }
-    return room;
+static inline whole spare(const matrix *const *m, const whole *first, int R) {
+    return first[0] + SLOTS > m[0]->out || first[R - 1] + SLOTS > m[R - 1]->out ? SLOTS : 0;
 }
-
-static inline int lies(const matrix *m, whole first) { return !m->scales && first + SLOTS <= m->out; }
 
 // Tiles 0 to 3 are sums, 4 and 5 parts of W, 6 and 7 tokens. Each thread has its own.
 static void open_tiles(whole columns) {
@@ -87,43 +85,41 @@ static void open_tiles(whole columns) {
 }
 static void close_tiles(void) { if (granted) _tile_release(); }
 
-// R blocks of outputs by T groups of tokens, over `count` channels.
-static inline __attribute__((always_inline)) void multiply(const int R, const int T, const elem *const *w, const whole *stride,
-                                                           const elem *const *x, whole columns, whole count) {
-    whole step = STEP * columns, beside = 4 * columns;
-    for (whole k = 0; k < count; k += STEP) {
-        whole at = k / STEP * step;
-        _tile_loadd(4, w[0] + k, stride[0]);
-        _tile_loadd(6, x[0] + at, beside);
-        _tile_dpbf16ps(0, 4, 6);
-        if (T > 1) _tile_loadd(7, x[1] + at, beside);
-        if (T > 1) _tile_dpbf16ps(1, 4, 7);
-        if (R > 1) _tile_loadd(5, w[1] + k, stride[1]);
-        if (R > 1) _tile_dpbf16ps(2, 5, 6);
-        if (R > 1 && T > 1) _tile_dpbf16ps(3, 5, 7);
-    }
+// How far on lies what is read next: the blocks of a matrix after those at work. The processor does not foresee sixteen
+// short rows read side by side, so it is told: a tile's bytes of what comes while one of these is read. Of rows of a page
+// or more (0 here) it does, and being told costs.
+static inline whole beyond(int R, const matrix *const *m, whole bytes) {
+    return bytes >= PAGE ? 0 : SLOTS * bytes * (R > 1 && m[0] == m[1] ? R : 1);
+}
+static inline void fetch_tile(const void *next) {
+    for (int i = 0; i < SLOTS; i++) _mm_prefetch((const char *)next + 64 * i, _MM_HINT_T0);
 }
 
+// R blocks of outputs by T groups of tokens.
 static inline __attribute__((always_inline)) void tiles(const int R, const int T, const matrix *const *m, const whole *first,
                                                         const input *x, whole group, vec (*sums)[2][SLOTS]) {
-    elem room[2][SLOTS * PIECE];
-    whole D = m[0]->in, most = D;
-    for (int r = 0; r < R; r++) most = lies(m[r], first[r]) ? most : PIECE;
+    whole D = m[0]->in, step = STEP * x->columns, beside = 4 * x->columns, rows = spare(m, first, R);
+    whole next = beyond(R, m, D * sizeof(elem));
+    elem room[2][1 + rows * D];
+    const elem *w[2], *from[2];
+    for (int r = 0; r < R; r++) w[r] = block_of(m[r], first[r], D * sizeof(elem), room[r]);
+    for (int t = 0; t < T; t++) from[t] = (const elem *)x->x + (group + t) * D * x->columns;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (whole k = 0; k < D; k += most) {
-        whole count = least(most, D - k), stride[2];
-        const elem *w[2], *from[2];
-        for (int r = 0; r < R; r++) {
-            w[r] = piece(m[r], first[r], k, count, room[r]);
-            stride[r] = 2 * (lies(m[r], first[r]) ? D : count);
-        }
-        for (int t = 0; t < T; t++) from[t] = (const elem *)x->x + ((group + t) * D + k) * x->columns;
-        multiply(R, T, w, stride, from, x->columns, count);
+    for (whole k = 0; k < D; k += STEP) {
+        whole at = k / STEP * step;
+        for (int r = 0; r < R && next; r++) fetch_tile((const char *)w[r] + next + SLOTS * sizeof(elem) * k);
+        _tile_loadd(4, w[0] + k, D * sizeof(elem));
+        _tile_loadd(6, from[0] + at, beside);
+        _tile_dpbf16ps(0, 4, 6);
+        if (T > 1) _tile_loadd(7, from[1] + at, beside);
+        if (T > 1) _tile_dpbf16ps(1, 4, 7);
+        if (R > 1) _tile_loadd(5, w[1] + k, D * sizeof(elem));
+        if (R > 1) _tile_dpbf16ps(2, 5, 6);
+        if (R > 1 && T > 1) _tile_dpbf16ps(3, 5, 7);
     }
-    whole beside = 4 * x->columns;
     _tile_stored(0, sums[0][0], beside);
     if (T > 1) _tile_stored(1, sums[0][1], beside);
     if (R > 1) _tile_stored(2, sums[1][0], beside);
@@ -133,6 +129,76 @@ static inline __attribute__((always_inline)) void tiles(const int R, const int T
             if (x->columns > 1) turn(sums[r][t]);
 }
 
+// 256 high + low, rounded once.
+static inline vec put_together(ints high, ints low) {
+    typedef double wider __attribute__((vector_size(8 * SLOTS)));
+    return __builtin_convertvector(256 * __builtin_convertvector(high, wider) + __builtin_convertvector(low, wider), vec);
+}
+
+// R blocks of outputs, held as codes, by one group of tokens.
+static inline __attribute__((always_inline)) void code_tiles(const int R, const matrix *const *m, const whole *first,
+                                                             const input *x, whole group, vec (*sums)[2][SLOTS], int t) {
+    whole D = m[0]->in, beside = 4 * SLOTS, rows = spare(m, first, R);
+    int8_t room[2][1 + rows * D];
+    whole next = beyond(R, m, D);
+    const int8_t *w[2], *high = (const int8_t *)x->x + group * D * SLOTS, *low = x->low + group * D * SLOTS;
+    ints found[4][SLOTS];
+    for (int r = 0; r < R; r++) w[r] = block_of(m[r], first[r], D, room[r]);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (whole k = 0; k < D; k += CODED) {
+        for (int r = 0; r < R && next; r++) fetch_tile(w[r] + next + SLOTS * k);
+        _tile_loadd(4, w[0] + k, D);
+        _tile_loadd(6, high + k * SLOTS, beside);
+        _tile_loadd(7, low + k * SLOTS, beside);
+        _tile_dpbssd(0, 4, 6);
+        _tile_dpbsud(1, 4, 7);
+        if (R > 1) _tile_loadd(5, w[1] + k, D);
+        if (R > 1) _tile_dpbssd(2, 5, 6);
+        if (R > 1) _tile_dpbsud(3, 5, 7);
+    }
+    _tile_stored(0, found[0], beside);
+    _tile_stored(1, found[1], beside);
+    if (R > 1) _tile_stored(2, found[2], beside);
+    if (R > 1) _tile_stored(3, found[3], beside);
+    for (int r = 0; r < R; r++) {
+        for (whole i = 0; i < SLOTS; i++) sums[r][t][i] = put_together(found[2 * r][i], found[2 * r + 1][i]);
+        turn(sums[r][t]);
+        for (whole i = 0; i < SLOTS; i++) sums[r][t][i] *= x->scales[group * SLOTS + i];
+    }
+}
+
+static inline int64_t exact_total(__m512i parts) {
+    return _mm512_reduce_add_epi64(_mm512_add_epi64(_mm512_cvtepi32_epi64(_mm512_castsi512_si256(parts)),
+                                                    _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(parts, 1))));
+}
+
+// SLOTS outputs, held as codes, of a token alone: four rows at a time, whose sums do not wait for each other.
+static inline void code_rows(const matrix *m, whole first, const input *x, vec *sum) {
+    enum { TOGETHER = 4 };
+    const int16_t *token = x->x;
+    for (whole r = 0; r < SLOTS; r += TOGETHER) {
+        int64_t exact[TOGETHER] = {0};
+        const int8_t *rows[TOGETHER];
+        for (int i = 0; i < TOGETHER; i++)
+            rows[i] = (const int8_t *)m->weight + least(first + r + i, m->out - 1) * m->in;
+        for (whole k = 0, end; k < m->in; k = end) {
+            __m512i parts[TOGETHER] = {0};
+            for (end = least(m->in, k + UNSPILT); k < end; k += CODED / 2) {
+                for (int i = 0; i < 2; i++) _mm_prefetch(rows[0] + AHEAD + TOGETHER * k + 64 * i, _MM_HINT_T0);
+                for (int i = 0; i < TOGETHER; i++) {
+                    __m512i row = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(rows[i] + k)));
+                    parts[i] = _mm512_dpwssd_epi32(parts[i], _mm512_loadu_si512(token + k), row);
+                }
+            }
+            for (int i = 0; i < TOGETHER; i++) exact[i] += exact_total(parts[i]);
+        }
+        for (int i = 0; i < TOGETHER; i++) (*sum)[r + i] = (float)exact[i] * x->scales[0];
+    }
+}
+
 // Tokens of a group, STEP channels of each, in pairs: to [pair][token].
 static void pair_up(const elem *x, whole stride, whole count, elem *to) {
     vec words[SLOTS] = {0};
@@ -140,8 +206,63 @@ static void pair_up(const elem *x, whole stride, whole count, elem *to) {
     turn(words);
     memcpy(to, words, sizeof words);
 }
+
+// The scale by which a token's channels become whole numbers of 16 bits; not finite where one of them is not. As whole
+// numbers the bits of floats are in the order of their sizes, what is not finite last.
+static inline float scale_of(const elem *x, whole D) {
+    ints most = {0};
+    for (whole d = 0; d < D; d += SLOTS) {
+        ints size = (ints)load_vec(x + d) & 0x7fffffff;
+        most = (ints)pick(size > most, (vec)size, (vec)most);
+    }
+    union { int32_t bits; float value; } largest = {0};
+    for (int i = 0; i < SLOTS; i++) largest.bits = most[i] > largest.bits ? most[i] : largest.bits;
+    return largest.value < 1e-30f ? 1 : largest.value / 32512;  // 127 * 256: the high half stays within int8
+}
+
+static inline __m512i in_whole_numbers(const elem *x, float scale) {
+    return _mm512_cvtps_epi32((__m512)(load_vec(x) * (1 / scale)));
+}
+
+// A token alone: to `all_bits` [D].
+static inline void code_one(const elem *x, whole D, float *scale, int16_t *all_bits) {
+    *scale = scale_of(x, D);
+    for (whole d = 0; d < D; d += SLOTS)
+        _mm256_storeu_si256((__m256i *)(all_bits + d), _mm512_cvtepi32_epi16(in_whole_numbers(x + d, *scale)));
+}
+
+// A group of tokens in halves: to high and low [D / 4][SLOTS][4].
+static void code_up(const elem *x, whole D, whole count, float *scales, int8_t *high, int8_t *low) {
+    for (whole t = 0; t < SLOTS; t++) scales[t] = t < count ? scale_of(x + t * D, D) : 1;
+    for (whole k = 0; k < D; k += CODED) {
+        vec highs[SLOTS] = {0}, lows[SLOTS] = {0};
+        for (whole t = 0; t < count; t++)
+            for (int i = 0; i < CODED / SLOTS; i++) {
+                __m512i found = in_whole_numbers(x + t * D + k + i * SLOTS, scales[t]);
+                _mm_storeu_si128((__m128i *)&highs[t] + i, _mm512_cvtepi32_epi8(_mm512_srai_epi32(found, 8)));
+                _mm_storeu_si128((__m128i *)&lows[t] + i, _mm512_cvtepi32_epi8(found));
+            }
+        turn(highs), turn(lows);
+        memcpy(high + k * SLOTS, highs, sizeof highs);
+        memcpy(low + k * SLOTS, lows, sizeof lows);
+    }
+}
 #else
 static inline int by_tiles(whole D) { return 0 * D; }
+static inline int by_codes(const matrix *m) { return 0 * !m; }
+static inline void code_one(const elem *x, whole D, float *scale, int16_t *all_bits) {
+    (void)x, (void)D, (void)scale, (void)all_bits;
+}
+static void code_up(const elem *x, whole D, whole count, float *scales, int8_t *high, int8_t *low) {
+    (void)x, (void)D, (void)count, (void)scales, (void)high, (void)low;
+}
+static inline void code_rows(const matrix *m, whole first, const input *x, vec *sum) {
+    (void)m, (void)first, (void)x, (void)sum;
+}
+static inline void code_tiles(const int R, const matrix *const *m, const whole *first, const input *x, whole group,
+                              vec (*sums)[2][SLOTS], int t) {
+    (void)R, (void)m, (void)first, (void)x, (void)group, (void)sums, (void)t;
+}
 static void open_tiles(whole columns) { (void)columns; }
 static void close_tiles(void) {}
 static inline void tiles(const int R, const int T, const matrix *const *m, const whole *first, const input *x, whole group,
@@ -225,13 +346,25 @@ static inline __attribute__((always_inline)) void vectors(const int kind, const 
 
 // --- either ------------------------------------------------------------------------------------------------------------
 
-// x [count][D] as products read it. All threads copy to `room`, up_to(count, SLOTS) * SLOTS * D floats, and do not wait.
-static input laid_out(const elem *x, whole count, whole D, whole columns, void *room) {
-    int tiled = by_tiles(D), lies = tiled ? columns == 1 : sizeof(elem) == sizeof(float);
-    if (lies) return (input){x, count, columns, 0};
+// x [count][in] as products with m read it. All threads copy to `room`, up_to(count, SLOTS) * SLOTS * in floats, and do
+// not wait.
+static input laid_out(const elem *x, whole count, const matrix *m, whole columns, void *room) {
+    whole D = m->in, groups = up_to(count, SLOTS), half = groups * D * columns;
+    int tiled = !m->scales && by_tiles(D), lies = tiled ? columns == 1 : sizeof(elem) == sizeof(float);
+    if (by_codes(m)) {
+        int8_t *high = room;
+        float *scales = (float *)(high + 2 * half);
+#pragma omp for nowait
+        for (whole group = 0; group < groups; group++)
+            if (columns == 1) code_one(x, D, scales, room);
+            else code_up(x + group * SLOTS * D, D, least(SLOTS, count - group * SLOTS), scales + group * SLOTS,
+                         high + group * D * SLOTS, high + half + group * D * SLOTS);
+        return (input){room, count, columns, 1, high + half, scales};
+    }
+    if (lies) return (input){x, count, columns, 0, NULL, NULL};
     if (tiled)
 #pragma omp for collapse(2) nowait
-        for (whole group = 0; group < up_to(count, SLOTS); group++)
+        for (whole group = 0; group < groups; group++)
             for (whole k = 0; k < D; k += STEP)
                 pair_up(x + group * SLOTS * D + k, D, least(SLOTS, count - group * SLOTS),
                         (elem *)room + (group * D + k) * SLOTS);
@@ -239,7 +372,7 @@ static input laid_out(const elem *x, whole count, whole D, whole columns, void *
 #pragma omp for nowait
         for (whole n = 0; n < count; n++)
             for (whole d = 0; d < D; d++) ((float *)room)[n * D + d] = load(x[n * D + d]);
-    return (input){room, count, columns, 1};
+    return (input){room, count, columns, 1, NULL, NULL};
 }
 
 // Wait until it is copied.
@@ -253,10 +386,17 @@ static void wait_for(const input *x) {
 static void sum_blocks(whole R, whole T, const matrix *const *m, const whole *first, const input *x, whole group,
                        vec (*sums)[2][SLOTS]) {
     whole D = m[0]->in;
-    if (by_tiles(D) && R == 2 && T == 2) tiles(2, 2, m, first, x, group, sums);
-    else if (by_tiles(D) && R == 2) tiles(2, 1, m, first, x, group, sums);
-    else if (by_tiles(D) && T == 2) tiles(1, 2, m, first, x, group, sums);
-    else if (by_tiles(D)) tiles(1, 1, m, first, x, group, sums);
+    int tiled = !m[0]->scales && by_tiles(D);
+    if (by_codes(m[0]) && x->columns == 1)
+        for (whole r = 0; r < R; r++) code_rows(m[r], first[r], x, sums[r][0]);
+    else if (by_codes(m[0]))
+        for (whole t = 0; t < T; t++)
+            if (R == 2) code_tiles(2, m, first, x, group + t, sums, t);
+            else code_tiles(1, m, first, x, group + t, sums, t);
+    else if (tiled && R == 2 && T == 2) tiles(2, 2, m, first, x, group, sums);
+    else if (tiled && R == 2) tiles(2, 1, m, first, x, group, sums);
+    else if (tiled && T == 2) tiles(1, 2, m, first, x, group, sums);
+    else if (tiled) tiles(1, 1, m, first, x, group, sums);
     else for (whole r = 0; r < R; r++)
         for (whole t = 0; t < T; t++) {
             whole n = (group + t) * SLOTS, count = least(SLOTS, x->count - n), outputs = least(SLOTS, m[r]->out - first[r]);

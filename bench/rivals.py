@@ -3,10 +3,11 @@
     .venv/bin/python -m bench.peers.vllm --setup ; .venv/bin/python -m bench.peers.llama_cpp --setup
     .venv/bin/python -m bench.rivals [--rounds 3] [--only qwen3]
 
-Same random weights, prompts of 64 tokens, 128 new ones (32 of the wide shape), prompt included, on as many threads as
-there are cores; sides take turns, each a process of its own. llama.cpp decodes without sampling. The wide shape is
-Qwen2.5-0.5B's; beside it stands the memory that its weights are, over the speed at which memory is read here: no engine
-reads a token's weights faster. A side that is not there, or fails, is left out. Writes bench/results/rivals.json.
+Same random weights, prompts of 64 tokens, 128 new ones (fewer of the wide shapes), prompt included, on as many threads
+as there are cores; sides take turns, each a process of its own. llama.cpp decodes without sampling. The wide shapes are
+Qwen2.5's of 0.5B and 1.5B; beside them stands the memory that its weights are, over the speed at which memory is read
+here: no engine reads a token's weights faster. A side that is not there, or fails, is left out. Writes
+bench/results/rivals.json.
 """
 
 from __future__ import annotations
@@ -38,12 +39,17 @@ from seekling.runlog.files import read_json, write_json
 
 RESULT = Path("bench/results/rivals.json")
 PROMPT = 64
+WIDE: dict[str, Any] = {
+    "model_type": "qwen2", "vocab_size": 151936, "num_key_value_heads": 2, "tie_word_embeddings": True,
+    "max_position_embeddings": 512, "rope_theta": 1e6,
+}  # fmt: skip
 ALL = SHAPES | {
     "deepseek_v3": SHAPES["deepseek_v3"].model_copy(update={"q_lora_rank": 128}),  # llama.cpp asks for one
     "qwen2_05b": ModelConfig(
-        model_type="qwen2", vocab_size=151936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24,
-        num_attention_heads=14, num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=512,
-        rope_theta=1e6,
+        hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, **WIDE
+    ),
+    "qwen2_15b": ModelConfig(
+        hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, **WIDE
     ),
 }  # fmt: skip
 GGUF = {"float32": "f32", "bfloat16": "bf16"}
@@ -67,6 +73,8 @@ CASES = (
     Case("deepseek_v3", "bfloat16", 64, 128, vllm=False),
     Case("qwen2_05b", "bfloat16", 1, 32, vllm=False, extra=("f16", "q8_0")),
     Case("qwen2_05b", "bfloat16", 16, 32, vllm=True, extra=("f16",)),
+    Case("qwen2_15b", "bfloat16", 1, 16, vllm=False, extra=("f16",)),
+    Case("qwen2_15b", "bfloat16", 16, 16, vllm=True, extra=("f16",)),
 )  # fmt: skip
 
 
@@ -132,7 +140,7 @@ def sides(folder: Path, case: Case, rounds: int) -> Iterator[tuple[str, Callable
     counts = [str(case.batch), str(case.new), str(rounds)]
     mine = [sys.executable, "-m", "bench.rivals", "--ours", str(folder), case.dtype, *counts]
     yield "seekling", lambda: asked_of([*mine, "kept"])
-    if case.shape == "qwen2_05b":
+    if case.shape.startswith("qwen2"):
         yield "seekling int8", lambda: asked_of([*mine, "int8"])
     python = PLACE / "bin/python"
     if case.vllm and python.exists():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,10 @@ def measured(file: Path, *, batch: int, prompt: int, new: int, threads: int) -> 
     context = str(batch * -(-(prompt + new) // 256) * 256)  # it gives each sequence an equal part, in steps of 256
     shape = ["-npp", str(prompt), "-ntg", str(new), "-npl", str(batch), "-c", context, "-b", "2048", "-ub", "512"]
     command = [str(PROGRAM), "-m", str(file), *shape, "-t", str(threads), "-tb", str(threads)]
-    told = subprocess.run([*command, "--output-format", "jsonl"], capture_output=True, text=True, check=False)
+    command += ["--output-format", "jsonl"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    if told.returncode == -signal.SIGILL:  # it lays eight bits out for tiles (AMX) that it then may not use
+        told = subprocess.run([*command, "--no-repack"], capture_output=True, text=True, check=False)
     lines = [line for line in told.stdout.splitlines() if line.startswith("{")]
     if told.returncode or not lines:
         raise SystemExit(f"llama.cpp's benchmark failed:\n{told.stderr[-2000:]}")

@@ -9,14 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seekling.records import Verdict
+from seekling.records import Problem, Verdict
 from seekling.rewards.criteria import (
+    Language,
     cosine_length,
+    is_readable,
+    language_part,
     language_share,
     linear_lengths,
     overlong_punishment,
     repeated_share,
+    told_language,
 )
+from seekling.text.reasoning import split
 from seekling.verify.replies import emptiness
 
 PASS, WRONG = Verdict.PASS, Verdict.WRONG
@@ -46,6 +51,51 @@ PASS, WRONG = Verdict.PASS, Verdict.WRONG
 def test_language_is_the_share_of_its_words(thinking: str, english: float, chinese: float) -> None:
     assert language_share(thinking, "en") == pytest.approx(english)
     assert language_share(thinking, "zh") == pytest.approx(chinese)
+
+
+@pytest.mark.parametrize(
+    ("thinking", "english", "chinese"),
+    [
+        ("first 12+7=19 then 19-5=14", 1.0, 0.0),
+        ("先 12+7=19 再 19-5=14", 0.0, 1.0),
+        ("first 12+7=19 再 19-5=14", 0.5, 0.5),
+        ("again\n约 14\n重来", 1 / 4, 3 / 4),
+        ("12+7=19 19-5=14", 0.0, 0.0),
+    ],
+)
+def test_words_between_operations_tell_the_language_of_a_short_thought(
+    thinking: str, english: float, chinese: float
+) -> None:
+    assert language_share(thinking, "en") == pytest.approx(english)
+    assert language_share(thinking, "zh") == pytest.approx(chinese)
+
+
+def asked(**info: object) -> Problem:
+    return Problem("1", "any", "?", "1", 1, info)
+
+
+def test_the_target_follows_the_problem_where_it_tells_its_language() -> None:
+    follows, english = Language(target="prompt"), Language(target="en")
+    assert language_part("先 then then", follows, asked(language="zh")) == pytest.approx(1 / 3)
+    assert language_part("先 then then", follows, asked(language="en")) == pytest.approx(2 / 3)
+    assert language_part("先 then then", english, asked(language="zh")) == pytest.approx(2 / 3)
+    for silent in (asked(), asked(language="fr"), asked(language=3)):
+        assert told_language(silent) is None and language_part("then", follows, silent) is None
+        assert language_part("then", english, silent) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "english"),
+    [
+        ("<think>first 1+2=3</think><answer>3</answer>", True),
+        ("<think>first 1+2=3 再 3+1=4</think><answer>4</answer>", False),
+        ("<think>先 1+2=3</think><answer>3</answer>", False),
+        ("<think>1+2=3</think><answer>3</answer>", False),
+        ("<think>first 1+2=3</think>3", False),
+    ],
+)
+def test_readable_is_what_keeps_the_form_and_says_its_words_in_one_language(text: str, english: bool) -> None:
+    assert is_readable(split(text), "en") is english
 
 
 @given(st.text(max_size=80))

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from seekling.evals.evaluate import Judged, attempts_of, examples, figures
+from seekling.evals.evaluate import (
+    DIVERSITY_PROBLEMS,
+    DIVERSITY_ROLLOUTS,
+    Judged,
+    attempts_of,
+    examples,
+    figures,
+)
+from seekling.recipes.evaluate import headline
 from seekling.records import Group, Problem, Rollout, Score, Stop, Verdict
 from seekling.rewards.rubric import Rubric, answer_of, score_groups
 from tests.e2e.manifests.sums import Sums
@@ -45,6 +54,27 @@ def test_every_figure_is_a_mean_over_problems() -> None:
     assert found["distinct_attempts"]["value"] == pytest.approx((3 * 1 + 0.5) / 4)
     assert found["by_size"].keys() == {"2"}
     json.dumps(found, allow_nan=False)
+
+
+def test_thinking_is_readable_in_the_language_that_its_problem_tells() -> None:
+    english, mixed = "<think>first 1+2=3</think><answer>3</answer>", "<think>first 1+2=3 又 3</think><answer>3</answer>"
+    silent = said("2+2", RIGHT)
+    assert "readable_rate" not in figures(TASK, [silent]), "no problem tells its language"
+    told = said("1+2", english, mixed, english, "first")
+    told = replace(told, group=replace(told.group, problem=replace(told.group.problem, info={"language": "en"})))
+    found = figures(TASK, [told])
+    assert found["readable_rate"]["value"] == 0.5 and headline(found)["readable_rate"] == 0.5
+    assert figures(TASK, [told, said("2+2", RIGHT, RIGHT, RIGHT, RIGHT)])["readable_rate"]["value"] == 0.5
+
+
+def test_likeness_is_measured_on_the_first_siblings_of_the_first_problems() -> None:
+    found = figures(TASK, [said("1+2", RIGHT, RIGHT)])
+    assert found["self_bleu"]["value"] == pytest.approx(1.0) and found["distinct_1"]["value"] < 0.5
+    first = [said("1+2", *[RIGHT] * DIVERSITY_ROLLOUTS, WRONG)] * DIVERSITY_PROBLEMS
+    beyond = said("2+2", *[WRONG] * (DIVERSITY_ROLLOUTS + 1))
+    assert figures(TASK, [*first, beyond])["self_bleu"] == figures(TASK, first)["self_bleu"]
+    assert {"self_bleu", "entropy", "distinct_1", "distinct_2", "distinct_3"} <= headline(found).keys()
+    assert "readable_rate" not in headline(found)
 
 
 def test_attempts_split_a_rollouts_tokens_without_loss() -> None:

@@ -83,6 +83,42 @@ def test_a_built_in_task_counts_with_all_its_settings_however_they_are_written(h
     assert of('"countdown"') != of('"arithmetic"')
 
 
+def test_a_mix_counts_with_all_settings_of_its_parts_and_their_files(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seekling.tasks import registry
+    from seekling.tasks.countdown import Countdown
+
+    class Wider(Countdown):
+        sizes: tuple[int, ...] = (3, 4)
+
+    def of(*parts: str, stage: str = "zero-eval") -> str:
+        task = f'{stage}.task={{ name = "mix", tasks = [{", ".join(parts)}] }}'
+        return load_manifest("toy.toml", [task]).fingerprints[stage]
+
+    assert of('"countdown"', '"table"') == of('{ name = "countdown" }', '{ name = "table" }')
+    assert of('"countdown"', '"table"') != of('"countdown"', '{ name = "table", rows = 6 }')
+    before = of('"countdown"', '"./sums.py:Sums"')
+    with (here / "sums.py").open("a") as handle:
+        handle.write("\n# changed\n")
+    after = of('"countdown"', '"./sums.py:Sums"')
+    assert before != after
+    monkeypatch.setitem(registry.FAMILIES, "countdown", Wider)
+    assert of('"countdown"', '"./sums.py:Sums"') != after
+
+
+def test_the_mixture_of_a_mix_counts_where_the_text_names_none(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seekling.tasks.requests import Requests
+
+    def of(text: str) -> str:
+        overrides = ['base.task={ name = "mix", tasks = ["bilingual", "requests"] }', f"base.text={text}"]
+        return load_manifest("toy.toml", overrides).fingerprints["base"]
+
+    before, named = of("{}"), of("{ qualities = { expert = 1.0 } }")
+    monkeypatch.setattr(Requests, "mixture", {"expert": 1.0})
+    assert of("{}") != before and of("{ qualities = { expert = 1.0 } }") == named
+
+
 def test_a_default_that_changes_is_a_change(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from seekling.tasks import registry
     from seekling.tasks.countdown import Countdown

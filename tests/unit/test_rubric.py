@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from seekling.config import Source, parse
 from seekling.errors import UserError
 from seekling.records import Group, Problem, Rollout, Score, Stop, Verdict
+from seekling.rewards.criteria import Language
 from seekling.rewards.given import Failed, Given, Tally
 from seekling.rewards.rubric import Outside, Rubric, answer_of, content_hash, score_groups
 
@@ -87,6 +89,15 @@ def test_every_criterion_that_is_weighed_shows_as_a_part() -> None:
     assert short.reward == pytest.approx(1 + 0.1 + 0.1) and long.reward == pytest.approx(1 + 0.1 - 0.1 - 0.5)
 
 
+def test_a_language_that_no_problem_tells_is_left_out_of_the_sum() -> None:
+    rubric = Rubric(language=Language(weight=0.5, target="prompt"))
+    group = group_of(WELL)
+    silent = score_groups([group], [[Verdict.PASS]], rubric)[0][0]
+    assert "language" not in silent.parts and silent.reward == 1.0
+    told = replace(group, problem=replace(group.problem, info={"language": "zh"}))
+    assert score_groups([told], [[Verdict.PASS]], rubric)[0][0].parts["language"] == 0.0
+
+
 def test_what_is_outside_joins_the_sum_and_what_does_not_apply_is_left_out_of_it() -> None:
     rubric = parse(Rubric, {"accuracy": 1.0, "./r.py:f": 0.5})
     row = score_groups(
@@ -130,7 +141,7 @@ def test_a_key_with_a_colon_is_a_function_and_any_other_unknown_key_is_not() -> 
         ({"overlong": {"weight": 1, "max_tokens": 8, "buffer": 9}}, "buffer cannot be longer"),
         ({"length": {"weight": 1, "shape": "cosine"}}, "needs max_tokens"),
         ({"functions": {"brief": 1}}, 'write "./file.py:brief"'),
-        ({"language": {"weight": 1, "target": "fr"}}, "'en' or 'zh'"),
+        ({"language": {"weight": 1, "target": "fr"}}, "'en', 'zh' or 'prompt'"),
         ({"judge": {"weight": 1, "model": "m", "most_usd": 1}}, "needs usd_per_million"),
         ({"format": "much"}, "valid number"),
     ],

@@ -17,7 +17,7 @@ from seekling.engine.engine import Request
 from seekling.engine.rules import Rule, thought_of
 from seekling.evals.evaluate import Judged, figures
 from seekling.evals.judging import Judge
-from seekling.recipes.evaluate import PROBLEMS_PER_CALL, held_out
+from seekling.recipes.evaluate import HEADLINE, PROBLEMS_PER_CALL, held_out
 from seekling.recipes.pipeline import pick_device
 from seekling.recipes.policy import Policy, sample_groups
 from seekling.records import Problem
@@ -97,9 +97,7 @@ def eval_command(runs: Path, model: str, task: str, *, problems: int, samples: i
     rows = {f"pass@{k}": v for k, v in found["pass_at_k"].items()} | {
         f"maj@{k}": v for k, v in found["maj_at_k"].items()
     }
-    rows |= {
-        name: found[name] for name in ("mean_tokens", "format_rate", "distinct_attempts", "distinct_answers", "entropy")
-    }
+    rows |= {name: found[name] for name in (*HEADLINE, "distinct_answers") if name in found}
     rows |= {f"size {size}": value for size, value in found["by_size"].items()}
     for name, row in rows.items():
         table.add_row(name, f"{row['value']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}")

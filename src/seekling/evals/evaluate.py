@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from seekling.evals.diversity import distinct, self_bleu
 from seekling.evals.measure import bootstrap, maj_at_k, pass_at_k, powers_of_two
 from seekling.records import Group, Problem, Rollout, Score, Verdict
+from seekling.rewards.criteria import is_readable, told_language
 from seekling.tasks.protocol import Task, Traceable
 from seekling.text.reasoning import split
 
 Sample = Callable[[Sequence[Problem], int], list[Group]]
 """From problems and a number of rollouts each to groups: the only thing an evaluation knows of a model."""
+
+DIVERSITY_PROBLEMS, DIVERSITY_ROLLOUTS = 32, 8
+"""Of how many problems, and of how many rollouts each, words are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ def figures(task: Task, judged: Sequence[Judged]) -> dict[str, Any]:
         "distinct_answers": mean(lambda j: len({split(r.text).answer for r in j.group.rollouts})),
         "entropy": mean(lambda j: _mean(-r.logps.mean() for r in j.group.rollouts)),
         **_attempt_figures(task, judged),
+        **_diversity_figures(judged),
+        **_readable_figures(judged),
         "by_size": _by_size(judged),
     }
 
@@ -105,6 +112,20 @@ def _attempt_figures(task: Task, judged: Sequence[Judged]) -> dict[str, Any]:
         "attempts": interval([_mean(a.made for a in row) for row in made]),
         "distinct_attempts": interval([_mean(a.distinct / a.made if a.made else 1.0 for a in row) for row in made]),
     }
+
+
+def _diversity_figures(judged: Sequence[Judged]) -> dict[str, Any]:
+    """How the first rollouts of the first problems differ in words: a fixed small sample, for it is dear to count."""
+    texts = [[r.text for r in j.group.rollouts[:DIVERSITY_ROLLOUTS]] for j in judged[:DIVERSITY_PROBLEMS]]
+    found = {f"distinct_{n}": interval([distinct(row, n) for row in texts]) for n in (1, 2, 3)}
+    return found | {"self_bleu": interval([self_bleu(row) for row in texts])}
+
+
+def _readable_figures(judged: Sequence[Judged]) -> dict[str, Any]:
+    """The share of rollouts that think in the problem's language, where problems tell one; nothing where none do."""
+    told = [(j, language) for j in judged if (language := told_language(j.group.problem))]
+    rates = [_mean(is_readable(split(r.text), language) for r in j.group.rollouts) for j, language in told]
+    return {"readable_rate": interval(rates)} if rates else {}
 
 
 def _by_size(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:

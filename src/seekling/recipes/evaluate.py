@@ -19,6 +19,12 @@ from seekling.tasks.protocol import problems
 PROBLEMS_PER_CALL = 16
 """Problems sampled between two signs of life."""
 
+HEADLINE = (
+    "mean_tokens", "format_rate", "readable_rate", "entropy", "distinct_attempts",
+    "distinct_1", "distinct_2", "distinct_3", "self_bleu",
+)  # fmt: skip
+"""Figures that are told beside those of passing."""
+
 
 def evaluate(stage: Stage, config: Eval) -> dict[str, float]:
     """Evaluate the input stage's model; writes eval.json. Returns pass@1 and its neighbours."""
@@ -41,15 +47,16 @@ def evaluate(stage: Stage, config: Eval) -> dict[str, float]:
 
 
 def headline(found: dict[str, Any]) -> dict[str, float]:
-    """The few figures a gate or a line of text wants, by their usual names."""
+    """The few figures a gate or a line of text wants, by their usual names.
+
+    ``readable_rate`` is among them where problems tell their language.
+    """
     last = max(found["pass_at_k"], key=int)
     return {
         "pass@1": found["pass_at_k"]["1"]["value"],
         f"pass@{last}": found["pass_at_k"][last]["value"],
         f"maj@{last}": found["maj_at_k"][last]["value"],
-        "mean_tokens": found["mean_tokens"]["value"],
-        "format_rate": found["format_rate"]["value"],
-        "distinct_attempts": found["distinct_attempts"]["value"],
+        **{name: found[name]["value"] for name in HEADLINE if name in found},
     }
 
 

@@ -30,6 +30,7 @@ from seekling.remote.hub import identity
 from seekling.remote.rows import digest_of
 from seekling.rewards.rubric import Rubric
 from seekling.rewards.rubric import content_hash as rewards_hash
+from seekling.tasks.protocol import Composed
 from seekling.tasks.registry import build_task, content_hash
 
 
@@ -267,12 +268,19 @@ def _origins(suites: Sequence[str]) -> list[Any]:
 
 def _task_settings(stage: StageSettings) -> Any:
     """A built-in task with all its settings, so that a new default counts as the change it is; else as written."""
-    spec = _task_of(stage)
+    text = getattr(stage, "text", None)
+    return _settled(_task_of(stage), tells_mixture=text is not None and not text.qualities)
+
+
+def _settled(spec: str | Mapping[str, Any], *, tells_mixture: bool) -> Any:
+    """The settings of a task, and of the parts of one that is made of others."""
     task = build_task(spec) if spec else None
     if not isinstance(task, Settings):
         return spec
-    own = {} if not hasattr(stage, "text") or stage.text.qualities else {"mixture": dict(getattr(task, "mixture", {}))}
-    return weight_settings(task) | own
+    if isinstance(task, Composed):
+        parts = [_settled(part, tells_mixture=tells_mixture) for part in task.tasks]
+        return weight_settings(task) | {"tasks": parts}
+    return weight_settings(task) | ({"mixture": dict(getattr(task, "mixture", {}))} if tells_mixture else {})
 
 
 def _toml_table(values: Mapping[str, Any]) -> str:

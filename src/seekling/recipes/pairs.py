@@ -28,7 +28,7 @@ from seekling.remote.rows import ROWS_AT_ONCE
 from seekling.rewards.rubric import answer_of
 from seekling.tasks.checking import Checker
 from seekling.tasks.corpus import Mixture, qualities_of
-from seekling.tasks.protocol import Split, problems, reads
+from seekling.tasks.protocol import Split, own_part, problems, reads
 from seekling.tasks.registry import build_task
 from seekling.text.tokenizer import Tokenizer
 
@@ -228,10 +228,11 @@ def _from_task(stage: Stage, config: Preferences, tokenizer: Tokenizer, context:
 def compare(task: Any, checker: Checker, mixture: Mixture, split: Split, seed: str) -> Iterator[Pair]:
     """Endless pairs of a task's traces at one problem each: the first that passes its check against the first that
     fails. A pure function of (task, mixture, split, seed)."""
-    qualities, shares = qualities_of(task, mixture)
+    taken = qualities_of(task, mixture)
     rng, misses = Random(f"pairs/{seed}"), 0
     for problem in problems(task, split, f"pairs/{seed}"):
-        said = [task.trace(problem, rng, quality) for quality in rng.choices(qualities, shares, k=TRACES)]
+        qualities = rng.choices(*taken[own_part(task, problem).name], k=TRACES)
+        said = [task.trace(problem, rng, quality) for quality in qualities]
         told = checker.verdicts([(problem, answer_of(text, reads(task))) for text in said])
         right = [text for text, t in zip(said, told, strict=True) if t.verdict is Verdict.PASS]
         wrong = [text for text, t in zip(said, told, strict=True) if t.verdict in (Verdict.WRONG, Verdict.UNPARSED)]

@@ -12,9 +12,14 @@ from seekling.report.view import Comparison, Estimate, EvalView, LedgerRow, Regr
 MEASURES = {
     "mean_tokens": ("Mean tokens per rollout", False),
     "format_rate": ("In the asked form", True),
+    "readable_rate": ("In the asked form and in the prompt's language", True),
     "distinct_answers": ("Distinct answers per problem", False),
     "distinct_attempts": ("Distinct attempts per rollout", False),
     "entropy": ("Entropy (nats per token)", False),
+    "distinct_1": ("Distinct words", True),
+    "distinct_2": ("Distinct pairs of words", True),
+    "distinct_3": ("Distinct triples of words", True),
+    "self_bleu": ("Likeness of siblings (self-BLEU)", False),
 }
 """Figures of an eval that the table can name, and whether they are shares. Others follow as written."""
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from seekling.config import Settings
-from seekling.records import Group, Rollout, Verdict
+from seekling.records import Group, Problem, Rollout, Verdict
 from seekling.text.reasoning import Reasoning
 
 
@@ -30,9 +30,11 @@ class Criterion(Settings):
 
 
 class Language(Criterion):
-    """Whether the thinking keeps to one language: 0 to 1."""
+    """Whether the thinking keeps to one language: 0 to 1. ``prompt`` is that which the problem tells as its own."""
 
-    target: Literal["en", "zh"] = Field("en", description="the language to think in")
+    target: Literal["en", "zh", "prompt"] = Field(
+        "en", description="the language to think in; prompt: the problem's, where it tells one"
+    )
 
 
 class Length(Criterion):
@@ -89,6 +91,23 @@ _LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
 _WORD = re.compile(rf"([{_HAN}])|([{_LATIN}]+(?:['’-][{_LATIN}]+)*)|([^\W\d_]+?(?=[{_HAN}{_LATIN}]|[\W\d_]|\Z))")
 
 
+def told_language(problem: Problem) -> Literal["en", "zh"] | None:
+    """The language that a problem tells as its own, in ``info["language"]``; None for none, or one not known here."""
+    told = problem.info.get("language")
+    return told if told in ("en", "zh") else None
+
+
+def is_readable(reasoning: Reasoning, language: Literal["en", "zh"]) -> bool:
+    """Whether the form is kept and every word of the thinking is of ``language``. Thinking without a word is not."""
+    return reasoning.well_formed and language_share(reasoning.thinking, language) == 1.0
+
+
+def language_part(thinking: str, language: Language, problem: Problem) -> float | None:
+    """The share of the target's words; None (does not apply) where the target is the problem's and it tells none."""
+    target = told_language(problem) if language.target == "prompt" else language.target
+    return None if target is None else language_share(thinking, target)
+
+
 def language_share(thinking: str, target: Literal["en", "zh"]) -> float:
     """Share of the target language's words among all words of ``thinking`` (DeepSeek-R1, section 2.3.2).
 
@@ -142,13 +161,19 @@ def overlong_punishment(length: int, max_tokens: int, buffer: int) -> float:
 _PIECE = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+|[^\w\s]")
 
 
-def repeated_share(text: str, n: int) -> float:
-    """Share of the n-grams of ``text`` that stood there before; 0 for a text of fewer than ``n`` words.
+def pieces(text: str) -> list[str]:
+    """A text as words: runs of letters or digits, single Chinese characters and single marks, in lower case."""
+    return _PIECE.findall(text.lower())
 
-    Words are runs of letters or digits, single Chinese characters and single marks, in lower case.
-    """
-    words = _PIECE.findall(text.lower())
-    grams = list(zip(*(words[start:] for start in range(n)), strict=False))
+
+def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """Every ``n`` words in a row; none of a text of fewer."""
+    return list(zip(*(words[start:] for start in range(n)), strict=False))
+
+
+def repeated_share(text: str, n: int) -> float:
+    """Share of the n-grams of ``text`` that stood there before; 0 for a text of fewer than ``n`` words."""
+    grams = ngrams(pieces(text), n)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 

@@ -9,13 +9,13 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from seekling.config import Settings, fingerprint
-from seekling.records import Group, Rollout, Score, Verdict
+from seekling.records import Group, Problem, Rollout, Score, Verdict
 from seekling.rewards.criteria import (
     Language,
     Length,
     Overlong,
     Repetition,
-    language_share,
+    language_part,
     length_parts,
     manner,
     overlong_part,
@@ -144,19 +144,22 @@ def score_groups(
 
 def _inside(group: Group, verdicts: Sequence[Verdict], rubric: Rubric) -> list[dict[str, Given]]:
     """The parts of a group's rollouts that are computed here."""
-    rows = [_alone(rollout, verdict, rubric) for rollout, verdict in zip(group.rollouts, verdicts, strict=True)]
+    rows = [
+        _alone(group.problem, rollout, verdict, rubric)
+        for rollout, verdict in zip(group.rollouts, verdicts, strict=True)
+    ]
     if rubric.length.weight:
         for parts, length in zip(rows, length_parts(group, verdicts, rubric.length), strict=True):
             parts["length"] = length
     return rows
 
 
-def _alone(rollout: Rollout, verdict: Verdict, rubric: Rubric) -> dict[str, Given]:
+def _alone(problem: Problem, rollout: Rollout, verdict: Verdict, rubric: Rubric) -> dict[str, Given]:
     """What one rollout earns by itself, in each criterion that is told or weighed."""
     reasoning = split(rollout.text)
     parts: dict[str, Given] = {"accuracy": float(verdict is Verdict.PASS), **manner(reasoning)}
     if rubric.language.weight:
-        parts["language"] = language_share(reasoning.thinking, rubric.language.target)
+        parts["language"] = language_part(reasoning.thinking, rubric.language, problem)
     if rubric.overlong.weight:
         parts["overlong"] = overlong_part(rollout, rubric.overlong)
     if rubric.repetition.weight:

@@ -79,10 +79,13 @@ class Arithmetic(Settings):
 
     def trace(self, problem: Problem, rng: Random, quality: str) -> str:
         """Thinking of the stated quality, then the answer it arrived at."""
-        terms = _terms(problem.prompt)
-        work = self._rechecks if quality == "rechecks" else self._attempt
-        thinking, value = work(terms, rng, quality)
+        thinking, value = self.worked(problem.prompt, rng, quality)
         return f"<think>{thinking}</think><answer>{value}</answer>"
+
+    def worked(self, prompt: str, rng: Random, quality: str) -> tuple[str, int]:
+        """The thinking of one attempt at ``12+7-5=``, and where it ends."""
+        work = self._rechecks if quality == "rechecks" else self._attempt
+        return work(_terms(prompt), rng, quality)
 
     def facts(self, rng: Random, count: int) -> str:
         """A running line of ``count`` single operations from a random start, as in a primer: always right."""

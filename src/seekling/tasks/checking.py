@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from seekling.records import Problem, Verdict
-from seekling.tasks.protocol import Task
+from seekling.tasks.protocol import Composed, Task, own_part
 from seekling.tasks.registry import build_task
 from seekling.workers.pool import Pool, Reply
 
@@ -53,7 +53,10 @@ class Checker:
         self.task, self.limits = task, limits or Limits(**getattr(task, "limits", {}))
         self._known: OrderedDict[tuple[str, str], Checked] = OrderedDict()
         self._pool: Pool | None = None
-        if spec and not getattr(task, "quick", False) and not hasattr(task, "check_all"):
+        self._parts: dict[str, Checker] = {}
+        if isinstance(task, Composed):
+            self._parts = {p.name: Checker(p, own, size=size) for p, own in zip(task.parts, task.tasks, strict=True)}
+        elif spec and not getattr(task, "quick", False) and not hasattr(task, "check_all"):
             target, setup = "seekling.tasks.checking:serve", {"spec": spec, "path": sys.path}
             bounds = {"memory_bytes": self.limits.memory_bytes, "cpu_s": self.limits.cpu_s}
             self._pool = Pool(target, setup, size=size, **bounds)
@@ -70,16 +73,29 @@ class Checker:
 
     def close(self) -> None:
         """Kill the workers, if there are any."""
+        for checker in self._parts.values():
+            checker.close()
         if self._pool is not None:
             self._pool.close()
 
     def _check(self, asked: Sequence[tuple[Problem, str]]) -> list[Checked]:
+        if self._parts:
+            return self._check_by_part(asked)
         if hasattr(self.task, "check_all"):
             return [_read(verdict) for verdict in self.task.check_all(asked)]
         if self._pool is None:
             return [_checked(self.task, problem, said) for problem, said in asked]
         requests = [{"problem": asdict(problem), "answer": said} for problem, said in asked]
         return [_told(reply) for reply in self._pool.ask_all(requests, self.limits.wall_s)]
+
+    def _check_by_part(self, asked: Sequence[tuple[Problem, str]]) -> list[Checked]:
+        """Each problem by its own task, whose check has a place and limits of its own."""
+        names = [own_part(self.task, problem).name for problem, _ in asked]
+        told = {
+            name: iter(checker.verdicts([pair for pair, of in zip(asked, names, strict=True) if of == name]))
+            for name, checker in self._parts.items()
+        }
+        return [next(told[name]) for name in names]
 
     def _remember(self, found: Mapping[tuple[str, str], Checked]) -> None:
         """All but what failed by itself: that may pass another time."""

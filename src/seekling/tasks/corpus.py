@@ -16,7 +16,7 @@ from pydantic import Field
 from seekling.config import Settings
 from seekling.errors import UserError, nearest
 from seekling.records import Problem
-from seekling.tasks.protocol import Task, Traceable, split_of
+from seekling.tasks.protocol import Composed, Task, Traceable, parts_of, split_of
 
 MOST_MISSES = 10_000
 """Draws in a row outside the training split after which a task is taken to have no training problems."""
@@ -44,16 +44,19 @@ class Document:
 
 
 def documents(task: Any, mixture: Mixture, seed: str) -> Iterator[Document]:
-    """Endless documents, a pure function of (task, mixture, seed); held-out problems never occur."""
+    """Endless documents, a pure function of (task, mixture, seed); held-out problems never occur.
+
+    Of a task made of others each document is of one of them, facts and attempts alike.
+    """
     rng = Random(f"corpus/{seed}")
-    qualities, shares = qualities_of(task, mixture)
-    facts = mixture.facts if hasattr(task, "facts") else 0.0
+    taken = qualities_of(task, mixture)
     while True:
-        if facts and rng.random() < facts:
-            yield Document(task.facts(rng, mixture.facts_per_document))
+        part: Any = task.pick(rng) if isinstance(task, Composed) else task
+        if mixture.facts and hasattr(part, "facts") and rng.random() < mixture.facts:
+            yield Document(part.facts(rng, mixture.facts_per_document))
             continue
-        problem = training_problem(task, rng)
-        yield Document(task.trace(problem, rng, rng.choices(qualities, shares)[0]), problem)
+        problem = training_problem(part, rng)
+        yield Document(part.trace(problem, rng, rng.choices(*taken[part.name])[0]), problem)
 
 
 def training_problem(task: Task, rng: Random) -> Problem:
@@ -68,26 +71,36 @@ def training_problem(task: Task, rng: Random) -> Problem:
     )
 
 
-def qualities_of(task: Any, mixture: Mixture) -> tuple[list[str], list[float]]:
-    """What attempts a mixture takes of a task, and how much of each. Raises UserError where it takes none."""
-    name = task.name
-    if not isinstance(task, Traceable):
-        raise UserError(
-            f'task "{name}" writes no worked attempts to learn from',
-            next_step="Give it qualities, trace, attempts and hits; or begin from a model that needs no such text.",
-        )
-    known = task.qualities
-    wanted = mixture.qualities or task.mixture
-    for quality in wanted:
+def qualities_of(task: Any, mixture: Mixture) -> dict[str, tuple[list[str], list[float]]]:
+    """What attempts a mixture takes of a task and how much of each, by the name of the task or of each of its parts.
+
+    Each part takes the named qualities that it knows. Raises UserError where none are left of one.
+    """
+    parts = parts_of(task)
+    for part in parts:
+        if not isinstance(part, Traceable):
+            raise UserError(
+                f'task "{part.name}" writes no worked attempts to learn from',
+                next_step="Give it qualities, trace, attempts and hits; or begin from a model that needs no such text.",
+            )
+    known = dict.fromkeys(quality for part in parts for quality in part.qualities)
+    for quality in mixture.qualities or [own for part in parts for own in part.mixture]:
         if quality not in known:
-            raise UserError(f'task "{name}" has no traces of quality "{quality}"', next_step=nearest(quality, known))
-    verdict = () if mixture.verdicts else task.verdict_qualities
+            raise UserError(
+                f'task "{task.name}" has no traces of quality "{quality}"', next_step=nearest(quality, known)
+            )
+    return {part.name: _taken(part, mixture) for part in parts}
+
+
+def _taken(part: Any, mixture: Mixture) -> tuple[list[str], list[float]]:
+    wanted = mixture.qualities or part.mixture
+    verdict = () if mixture.verdicts else part.verdict_qualities
     # In the task's order: the order in which a manifest names them must not change the text.
-    kept = {q: wanted.get(q, 0.0) for q in known if q not in verdict}
+    kept = {q: wanted.get(q, 0.0) for q in part.qualities if q not in verdict}
     kept = {q: share for q, share in kept.items() if share > 0}
     if not kept:
         raise UserError(
-            f'no worked attempts are left in the text for task "{name}"',
+            f'no worked attempts are left in the text for task "{part.name}"',
             next_step="Give at least one quality a share above 0.",
         )
     return list(kept), list(kept.values())

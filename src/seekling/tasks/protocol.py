@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from seekling.errors import UserError
 from seekling.records import Problem, Verdict
@@ -77,6 +77,15 @@ class Guessable(Protocol):
 
 
 @runtime_checkable
+class Helpable(Protocol):
+    """A task that knows how helpful an answer is, beyond what its check asks: a taste, which no policy is told."""
+
+    def helpfulness(self, problem: Problem, answer: str) -> float:
+        """0 to 1, from the final answer alone."""
+        ...
+
+
+@runtime_checkable
 class Auditable(Protocol):
     """A task that knows how its own checks could be wrong: what an audit tries beside the answers it tries on all."""
 
@@ -95,6 +104,23 @@ class Listed(Protocol):
 
     def listed(self, split: Split, size: int | None = None) -> Sequence[Problem]:
         """All problems of a split, at least one; of one size where it is told."""
+        ...
+
+
+@runtime_checkable
+class Composed(Protocol):
+    """A task made of others, its ``parts``: every problem is of one of them, which checks and traces it."""
+
+    parts: Sequence[Task]
+    tasks: Sequence[str | Mapping[str, Any]]
+    """What names each part, as a manifest does."""
+
+    def pick(self, rng: Random) -> Task:
+        """One of the parts, as often as its share says."""
+        ...
+
+    def part_of(self, problem: Problem) -> Task:
+        """The part that a problem is of. Raises UserError for a stranger's."""
         ...
 
 
@@ -122,6 +148,16 @@ class Env(Protocol):
 def reads(task: object) -> str:
     """What of a rollout is checked: "answer" (inside its tags) or "reply" (all that is outside the thinking)."""
     return str(getattr(task, "reads", "answer"))
+
+
+def parts_of(task: Any) -> Sequence[Any]:
+    """The parts of a task made of others; of any other, itself."""
+    return task.parts if isinstance(task, Composed) else (task,)
+
+
+def own_part(task: Any, problem: Problem) -> Any:
+    """The part of ``task`` that ``problem`` is of."""
+    return task.part_of(problem) if isinstance(task, Composed) else task
 
 
 def identity(*parts: object) -> str:

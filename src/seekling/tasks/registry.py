@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from seekling.config import Settings, Source, parse
+from seekling.config import Settings, Source, fingerprint, parse
 from seekling.errors import UserError, nearest
 from seekling.tasks.arithmetic import Arithmetic
+from seekling.tasks.bilingual import Bilingual
 from seekling.tasks.blocks import Blocks
 from seekling.tasks.boolean import Boolean
 from seekling.tasks.code import Code
@@ -18,10 +19,12 @@ from seekling.tasks.instructions import Instructions
 from seekling.tasks.knights import Knights
 from seekling.tasks.letters import Letters
 from seekling.tasks.maze import Maze
+from seekling.tasks.mix import Mix
 from seekling.tasks.modular import Modular
 from seekling.tasks.nim import Nim
 from seekling.tasks.own import FileTask
 from seekling.tasks.protocol import Task
+from seekling.tasks.requests import Requests
 from seekling.tasks.sorting import Sorting
 from seekling.tasks.table import Table
 from seekling.tasks.tictactoe import TicTacToe
@@ -31,6 +34,7 @@ from seekling.workers.strangers import digest, found
 
 FAMILIES: dict[str, type[Settings]] = {
     "arithmetic": Arithmetic,
+    "bilingual": Bilingual,
     "blocks": Blocks,
     "boolean": Boolean,
     "code": Code,
@@ -41,6 +45,7 @@ FAMILIES: dict[str, type[Settings]] = {
     "maze": Maze,
     "modular": Modular,
     "nim": Nim,
+    "requests": Requests,
     "sorting": Sorting,
     "table": Table,
     "tictactoe": TicTacToe,
@@ -48,8 +53,8 @@ FAMILIES: dict[str, type[Settings]] = {
     "zebra": Zebra,
 }
 
-OWN: dict[str, type[Settings]] = {"file": FileTask, "helpful": Helpful}
-"""Tasks to which somebody else brings the problems, or the judgement."""
+OWN: dict[str, type[Settings]] = {"file": FileTask, "helpful": Helpful, "mix": Mix}
+"""Tasks to which somebody else brings the problems, the judgement, or the tasks."""
 
 
 def build_task(spec: str | Mapping[str, Any], source: Source | None = None, path: str = "") -> Any:
@@ -69,10 +74,16 @@ def build_task(spec: str | Mapping[str, Any], source: Source | None = None, path
 
 
 def content_hash(spec: str | Mapping[str, Any]) -> str | None:
-    """Digest of the files in which a user's own task or problems stand; None for a built-in family."""
+    """Digest of the files in which a user's own task or problems stand; None for a built-in family.
+
+    Of a mix: of all its parts' files.
+    """
     name = spec if isinstance(spec, str) else str(spec.get("name", ""))
     if ":" in name:
         return digest(name)
+    if name == "mix":
+        files = [content_hash(part) for part in build_task(spec).tasks]
+        return fingerprint(files) if any(files) else None
     return build_task(spec).content() if name == "file" else None
 
 

@@ -193,6 +193,7 @@ def _import_all() -> None:
     import seekling.cli.running
     import seekling.recipes.control
     import seekling.recipes.evaluate
+    import seekling.recipes.gathering
     import seekling.recipes.grpo
     import seekling.recipes.pretrain
     import seekling.recipes.sft  # noqa: F401

@@ -590,6 +590,23 @@ def test_a_shelf_gives_back_what_was_put_on_it(texts: list[list[tuple[int, bool]
             assert shelf[place].weight.dtype == np.float32
 
 
+@given(st.lists(st.integers(1, 9), max_size=9), st.integers(0, 3), st.integers(1, 12))
+def test_every_text_is_learned_once_in_each_pass_and_no_step_is_empty(
+    lengths: list[int], count: int, tokens_per_step: int
+) -> None:
+    with Shelf(Path(".")) as shelf:
+        for length in lengths:
+            shelf.add(range(length), [True] * length)
+        steps = shelf.passes("seed", count, tokens_per_step)
+        order = [place for step in steps for place in step]
+        for number in range(count):
+            assert sorted(order[number * len(lengths) :][: len(lengths)]) == list(range(len(lengths)))
+        assert len(order) == count * len(lengths) and all(steps)
+        tokens = [sum(lengths[place] for place in step) for step in steps]
+        assert all(tokens[n] >= tokens_per_step > tokens[n] - lengths[step[-1]] for n, step in enumerate(steps[:-1]))
+        assert shelf.passes("seed", count, tokens_per_step) == steps
+
+
 def test_a_shelf_leaves_no_file(tmp_path: Path, shelf: Shelf) -> None:
     shelf.add([1], [True])
     assert not list((tmp_path / "stage").iterdir())

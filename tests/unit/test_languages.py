@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from seekling.verify.languages import SCRIPT_OF, is_in
+from seekling.verify.languages import SCRIPT_OF, is_in, words_by_script
 
 SAID = {
     "en": "The sea is large and it is full of fish.",
@@ -62,6 +62,20 @@ def test_case_and_a_few_foreign_words_do_not_matter() -> None:
 @pytest.mark.parametrize("text", ["", "123 !?", "море the sea и of море"])
 def test_what_has_no_letters_or_is_half_and_half_is_not_english(text: str) -> None:
     assert not is_in(text, "en")
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("", {}),
+        ("12 + 7 = x", {}),
+        ("add 三 and 四", {"latin": 2, "han": 2}),
+        ("足し算をします", {"kana": 7}),
+        ("море is big", {"cyrillic": 1, "latin": 2}),
+    ],
+)
+def test_words_are_counted_by_script(text: str, counts: dict[str, int]) -> None:
+    assert words_by_script(text) == counts
 
 
 def test_a_language_that_is_not_known_is_never_found() -> None:

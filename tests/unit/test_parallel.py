@@ -191,4 +191,4 @@ def test_each_process_has_a_device_and_a_machine_with_fewer_says_so() -> None:
 
 def test_all_work_on_what_learns_or_samples_and_one_does_the_rest() -> None:
     shared = {name for name, kind in KINDS.items() if is_shared(kind.settings.model_construct())}
-    assert KINDS.keys() - shared == {"import", "curate"}
+    assert KINDS.keys() - shared == {"import", "curate", "cold_start", "reject"}

@@ -30,6 +30,23 @@ def test_an_answer_comes_with_what_it_took() -> None:
     assert heard.headers[0]["path"] == "/v1/chat/completions" and "authorization" not in heard.headers[0]
 
 
+@pytest.mark.parametrize(
+    ("message", "ended", "said"),
+    [
+        ({"content": "7", "reasoning_content": "3+4"}, "stop", Said("7", thinking="3+4")),
+        ({"content": "7", "reasoning": "3+4"}, "stop", Said("7", thinking="3+4")),
+        ({"content": None, "reasoning_content": "3+"}, "length", Said("", thinking="3+", is_cut=True)),
+        ({"content": "half \ud83d", "reasoning_content": None}, None, Said("half ?")),
+    ],
+)
+def test_thinking_that_is_told_apart_is_kept_apart(message: dict[str, Any], ended: str | None, said: Said) -> None:
+    body = json.dumps({"choices": [{"message": message, "finish_reason": ended}]}).encode()
+    with endpoint(lambda _: (200, body, {})) as heard:
+        chat = chat_at(heard.url)
+        assert chat.say(ASKED) == said
+        chat.close()
+
+
 def test_the_key_comes_from_the_environment_and_goes_to_the_endpoint_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", KEY)
     rude = json.dumps({"error": {"message": f"bad key {KEY}"}}).encode()
@@ -136,7 +153,9 @@ def test_an_endpoint_that_drips_is_left_in_time() -> None:
 @pytest.mark.parametrize(
     "body",
     [b"", b"<html>gateway</html>", b"{}", b"[]", b'{"choices": []}', b'{"choices": [{"message": null}]}', b"\xff\xfe",
-     b'{"choices": [{"message": {"content": null}}]}', b'{"choices": [{"message": {"content": ["a"]}}]}',
+     b'{"choices": [{"message": {"content": null}}]}',
+     b'{"choices": [{"message": {"content": "a", "reasoning_content": 7}}]}',
+     b'{"choices": [{"message": {"content": ["a"]}}]}',
      b'{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": "many"}}', b"[" * 100_000],
 )  # fmt: skip
 def test_an_answer_that_is_no_chat_completion_is_none(body: bytes) -> None:

@@ -19,7 +19,7 @@ from seekling.report.page import render_report, write_report
 from seekling.report.read import read_run
 from seekling.report.story import summary
 from seekling.report.view import Estimate, compare, total
-from tests.fixtures.make_demo_run import make_demo_run, with_curation
+from tests.fixtures.make_demo_run import make_demo_run, with_curation, with_gathering
 
 REPORT = Path(charts.__file__).parent
 SMALL = {"pretrain_steps": 40, "rl_steps": 30}
@@ -505,6 +505,16 @@ def test_a_long_step_shows_a_few_of_its_cases_and_an_empty_one_its_count(run: Pa
     page = render_report(run)
     assert [n for n in range(9) if f"case {n}." in page] == [0, 1, 2, 3] and 'rowspan="4">copies<' in page
     assert 'rowspan="1">answer keys</th><td class="n" rowspan="1">31</td>' in page
+
+
+def test_the_page_tells_what_was_gathered_and_shows_examples(run: Path) -> None:
+    assert "Which examples were gathered" not in render_report(run)
+    with_gathering(run)
+    page = render_report(run)
+    assert 'href="#gathered"' in page and "zero asked 10 problems and heard 40 rollouts" in page
+    assert "8 became examples of 30 wanted, and 5 chats from elsewhere joined them" in page
+    assert "&lt;1+2&gt;" in page and "judged wrong" in page and '<span class="think">3+4=7</span>' in page
+    assert ("examples (zero)", "8 of 40 rollouts of 10 problems") in summary(run)
 
 
 def test_a_set_is_forgotten_when_the_whole_interval_lies_below_zero(run: Path) -> None:

@@ -14,6 +14,7 @@ SHOWN = {
     "pass_rate": "pass {:.0%}",
     "held_out_pass": "held-out {:.0%}",
     "pass@1": "pass@1 {:.0%}",
+    "found": "{:.0f} found",
     "loss": "loss {:.3f}",
     "response_length": "length {:.0f}",
     "entropy": "entropy {:.2f}",

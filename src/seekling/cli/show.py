@@ -22,6 +22,8 @@ HEADLINES = {
     "dpo": ("held_out_accuracy", "rewards/margins", "loss"),
     "reward_model": ("held_out_accuracy", "margin", "loss"),
     "curate": ("drawn", "kept"),
+    "cold_start": ("came", "found"),
+    "reject": ("came", "found"),
     "grpo": ("reward", "held_out_pass", "response_length"),
     "eval": ("pass@1", "mean_tokens"),
     "control": ("best_control", "gain_over_best_control"),

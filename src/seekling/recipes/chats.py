@@ -21,6 +21,9 @@ ROLES = ("system", "user", "assistant", "tool")
 COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected", "tools", "margin")
 """What is read of a row; everything else in it is passed over."""
 
+DATA = "data.jsonl"
+"""The chats that a stage gathered, in its folder."""
+
 SHOWN_FAULTS = 5
 
 Message = dict[str, Any]

@@ -23,6 +23,7 @@ from seekling.learn.config import Adapter, Gaps, Objective, Optim, Packing
 from seekling.learn.presets import OBJECTIVES
 from seekling.model.config import ModelConfig
 from seekling.model.presets import PRESETS
+from seekling.remote.config import Asked
 from seekling.rewards.rubric import Rubric
 from seekling.tasks.corpus import Mixture
 from seekling.tasks.registry import FAMILIES, build_task
@@ -152,9 +153,14 @@ class Import(StageSettings):
 
 
 class Sft(Trained):
-    """Supervised fine-tuning on chats: a JSONL file of ``messages``, or a task's traces of stated qualities."""
+    """Supervised fine-tuning on chats: a JSONL file of ``messages``, what other stages gathered, or a task's traces.
+
+    Stages with chats stand in ``from``, behind the model; then neither ``data`` nor ``task`` is said.
+    """
 
     kind: Literal["sft"] = "sft"
+    steps: int = Field(0, ge=0, description="optimizer steps; 0: as many as epochs make")
+    epochs: int = Field(0, ge=0, description="whole passes through the chats, in place of steps (R1: 2)")
     data: str = Field(
         "", description="a .jsonl, .json or .parquet file, a folder of them, or a hub data set (org/name)"
     )
@@ -165,6 +171,14 @@ class Sft(Trained):
     text: Mixture = Mixture(facts=0.0, qualities={"expert": 1.0})
     tokens_per_step: int = Field(2048, ge=64, description="texts are taken until they hold this many tokens")
     mtp_weight: float = Field(0.1, ge=0, description=AHEAD)
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Sft:
+        if bool(self.steps) == bool(self.epochs):
+            raise ValueError("it needs either steps or epochs")
+        if self.epochs and self.task:
+            raise ValueError("a task's traces have no end to pass through: set steps in place of epochs")
+        return self
 
 
 class Curate(StageSettings):
@@ -190,6 +204,128 @@ class Curate(StageSettings):
     @classmethod
     def _known_sets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return _known(value, tasks=False)
+
+
+class Sieves(Settings):
+    """What a rollout must be to become an example: the sieves are those of DeepSeek-R1, the figures are ours."""
+
+    correct: bool = Field(True, description="the task's check passes its answer")
+    well_formed: bool = Field(True, description="exactly one <think>...</think><answer>...</answer>")
+    most_tokens: int = Field(
+        0, ge=0, description="the longest example in tokens; 0: as long as was sampled. What was cut off goes anyhow"
+    )
+    language: float = Field(
+        0.9, ge=0, le=1,
+        description="least share of its thinking's words in one language, the problem's where it tells one; 0: any",
+    )  # fmt: skip
+    paragraph: int = Field(2000, ge=0, description="the longest paragraph of its thinking in characters; 0: any")
+    code_blocks: bool = Field(False, description="whether its thinking may hold code blocks")
+    repetition: float = Field(
+        0.2, ge=0, le=1, description="most share of its runs of six words that stood there before; 1: any"
+    )
+
+
+class Teacher(Asked):
+    """A model behind an OpenAI-compatible endpoint that solves the problems in place of one of the chain."""
+
+    instruction: str = Field(
+        "Think first. Then write the final answer, and nothing else, between <answer> and </answer>.",
+        description="what is said to it below a problem, where the task reads tagged answers; no example holds it",
+    )
+    timeout_s: float = runtime(600.0, gt=0, description="longest wait for one answer")
+    active_parameters: float = runtime(
+        0.0, ge=0, description="parameters that work on a token (37e9 for DeepSeek-V3), for the ledger; 0: not known"
+    )
+
+
+class Chats(Settings):
+    """Chats from elsewhere, merged with what is gathered. A bare text names the file."""
+
+    data: str = Field(
+        "", description="a .jsonl, .json or .parquet file, a folder of them, or a hub data set (org/name)"
+    )
+    revision: str = Field("", description="branch, tag or commit of a hub data set")
+    split: str = Field("train", description="which split of a hub data set")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"data": value} if isinstance(value, str) else value
+
+
+class General(Chats):
+    """Data of other kinds, merged so that they are not unlearned: a file of chats, or a task's traces."""
+
+    task: str | dict[str, Any] = Field("", description="or: the task whose traces are the chats")
+    text: Mixture = Mixture(facts=0.0, qualities={"expert": 1.0})
+    count: int = Field(0, ge=0, description="how many; 0: all of a file's")
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> General:
+        if self.data and self.task:
+            raise ValueError("it takes either data or task")
+        if self.task and not self.count:
+            raise ValueError("a task's traces have no end: set count")
+        return self
+
+
+class Gathered(StageSettings):
+    """What both stages say that gather examples to learn from."""
+
+    task: str | dict[str, Any] = Field("arithmetic", description="a task's name, or a table: name and what differs")
+    teacher: Teacher = Teacher()
+    examples: int = Field(0, ge=0, description="how many are wanted; 0: as many as the problems give")
+    most_problems: int = Field(10_000, ge=1, description="training problems asked at most")
+    samples: int = Field(4, ge=1, description="rollouts per problem")
+    keep: int = Field(1, ge=1, description="examples per problem, at most")
+    choose: Literal["best", "shortest"] = Field(
+        "best",
+        description="which of a problem's rollouts: best rewarded first (of equal ones the shortest), or shortest",
+    )
+    sieves: Sieves = Sieves()
+    sampling: Sampling = Sampling()
+    rubric: Rubric = Rubric()
+
+    @property
+    def merged(self) -> Chats:
+        """The data from elsewhere that its own joins."""
+        raise NotImplementedError
+
+
+class ColdStart(Gathered):
+    """A few readable examples to begin with (DeepSeek-R1, section 2.3.1): what a model or a teacher solved, sieved.
+
+    ``from`` names a stage with a model, or none where there is a teacher; a curate stage behind it gives the problems.
+    """
+
+    kind: Literal["cold_start"] = "cold_start"
+    examples: int = Field(1000, ge=0, description="how many are wanted; 0: as many as the problems give")
+    choose: Literal["best", "shortest"] = Field(
+        "shortest",
+        description="which of a problem's rollouts: best rewarded first (of equal ones the shortest), or shortest",
+    )
+    human: Chats = Chats()
+
+    @property
+    def merged(self) -> Chats:
+        """Chats that people wrote."""
+        return self.human
+
+
+class Reject(Gathered):
+    """Rejection sampling (DeepSeek-R1, section 2.3.3): of many rollouts of each problem the best, and other data.
+
+    ``from`` as of a cold start.
+    """
+
+    kind: Literal["reject"] = "reject"
+    samples: int = Field(16, ge=1, description="rollouts per problem")
+    general: General = General()
+
+    @property
+    def merged(self) -> Chats:
+        """Data of other kinds."""
+        return self.general
 
 
 class Grpo(Trained):
@@ -378,7 +514,7 @@ class RewardModel(Preferences):
 class Kind:
     """A stage kind: its settings, its loop by name, what it may read (each way a tuple of leavings), what it leaves.
 
-    A leaving is "model", which speaks; "rater", a reward model; "list", chosen problems; or "nothing".
+    A leaving is "model", which speaks; "rater", a reward model; "list", chosen problems; "data", chats; or "nothing".
     """
 
     settings: type[StageSettings]
@@ -388,10 +524,15 @@ class Kind:
     schema: int = 1
 
 
+SPEAKERS: tuple[tuple[str, ...], ...] = (("model",), ("model", "list"), (), ("list",))
+"""What stages read that gather: a model, where no teacher speaks, and a list, where problems are not drawn."""
+
 KINDS: dict[str, Kind] = {
     "pretrain": Kind(Pretrain, "seekling.recipes.pretrain:pretrain", ((),)),
     "import": Kind(Import, "seekling.recipes.importing:import_model", ((),)),
-    "sft": Kind(Sft, "seekling.recipes.sft:sft", (("model",),)),
+    "sft": Kind(Sft, "seekling.recipes.sft:sft", (("model",), ("model", "data"), ("model", "data", "data"))),
+    "cold_start": Kind(ColdStart, "seekling.recipes.gathering:gather", SPEAKERS, leaves="data"),
+    "reject": Kind(Reject, "seekling.recipes.gathering:gather", SPEAKERS, leaves="data"),
     "curate": Kind(
         Curate,
         "seekling.recipes.curating:curate",
@@ -408,6 +549,7 @@ KINDS: dict[str, Kind] = {
 LEAVINGS: dict[str, str] = {
     "model": "a model",
     "list": "a list of problems",
+    "data": "chats, gathered to learn from",
     "rater": "a reward model, which rates what others say and says nothing",
     "nothing": "figures, which no stage reads",
 }

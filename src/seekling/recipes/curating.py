@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -22,68 +21,49 @@ from seekling.evals.suites import texts
 from seekling.recipes.config import Curate, Grpo
 from seekling.recipes.evaluate import PROBLEMS_PER_CALL, sample_judged
 from seekling.recipes.policy import Policy
+from seekling.recipes.sieves import Sieve
 from seekling.recipes.stage import Interrupted, Stage
 from seekling.records import Problem, Verdict
 from seekling.runlog.files import write_atomic, write_json
-from seekling.runlog.run import Journal, StageFolder
+from seekling.runlog.run import Journal
 from seekling.tasks.protocol import problems
 
 PATIENCE = 20
 """Draws per wanted problem after which a task counts as having no more distinct ones."""
-SHOWN = 12
-"""Problems left out that a report shows of each step; the file has all."""
-
-
-@dataclass
-class Sieve:
-    """What is left, and what each step took away: (name, how many went in, [(problem, why)]).
-
-    ``rates`` counts the problems of each pass rate before that step.
-    """
-
-    left: list[Picked]
-    steps: list[tuple[str, int, list[tuple[Problem, str]]]] = field(default_factory=list)
-    rates: dict[str, int] = field(default_factory=dict)
-
-    def keep(self, name: str, faults: Sequence[str]) -> None:
-        """Leave out those with a fault. ``faults`` stand beside ``left``; "" for none. Raises UserError for all."""
-        pairs = list(zip(self.left, faults, strict=True))
-        self.steps.append((name, len(self.left), [(one.problem, fault) for one, fault in pairs if fault]))
-        self.left = [one for one, fault in pairs if not fault]
-        if not self.left:
-            commonest, count = Counter(faults).most_common(1)[0]
-            raise UserError(
-                f"no problem is left after {name}: {count} of {len(faults)} were left out as {commonest}",
-                next_step="Widen passing, or take easier problems or a stronger model; `seekling probe` tells which.",
-            )
 
 
 def curate(stage: Stage, config: Curate) -> dict[str, float]:
     """Draw or read problems, and sieve them; writes problems.jsonl, removed.jsonl, curate.json. Returns the counts."""
     judge = Judge(config.task, config.rubric)
     model, listed = inputs_of(stage)
-    sieve = Sieve(read_list(listed) if listed else drawn(judge.task, config, stage))
-    sieve.keep("copies", _copied(sieve.left, config))
+    sieve, rates = Sieve(read_list(listed) if listed else drawn(judge.task, config, stage)), dict[str, int]()
+    _keep(sieve, "copies", _copied(sieve.left, config))
     if config.against:
-        sieve.keep("evaluation sets", _met(sieve.left, config, stage))
-    sieve.keep("answer keys", _bad_keys(sieve.left, judge))
+        _keep(sieve, "evaluation sets", _met(sieve.left, config, stage))
+    _keep(sieve, "answer keys", _bad_keys(sieve.left, judge))
     if model:
         sieve.left = measured(stage, config, judge, Policy.load(model, stage.device, stage.lanes), sieve.left)
-        sieve.rates = histogram([one.pass_rate for one in sieve.left])
-        sieve.keep("pass rates", [config.passing.fault(one.pass_rate) for one in sieve.left])
+        rates = histogram([one.pass_rate for one in sieve.left])
+        _keep(sieve, "pass rates", [config.passing.fault(one.pass_rate) for one in sieve.left])
     judge.close()
-    return _written(stage, config, sieve)
+    return _written(stage, config, sieve, rates)
+
+
+def _keep(sieve: Sieve[Picked], name: str, faults: Sequence[str]) -> None:
+    """Leave out those with a fault. Raises UserError where that is all of them."""
+    sieve.keep(name, faults)
+    if not sieve.left:
+        commonest, count = Counter(faults).most_common(1)[0]
+        raise UserError(
+            f"no problem is left after {name}: {count} of {len(faults)} were left out as {commonest}",
+            next_step="Widen passing, or take easier problems or a stronger model; `seekling probe` tells which.",
+        )
 
 
 def inputs_of(stage: Stage) -> tuple[Path | None, Path | None]:
     """The model and the list that a stage reads; None for what it does not."""
-    lists = [folder for folder in stage.inputs if _is_list(folder)]
-    models = [folder for folder in stage.inputs if not _is_list(folder)]
+    models, lists = stage.reading("model"), stage.reading("list")
     return models[0].model if models else None, lists[0].folder / LIST if lists else None
-
-
-def _is_list(folder: StageFolder) -> bool:
-    return bool(folder.facts()["kind"] == "curate")
 
 
 def asked_by(stage: Stage, config: Grpo, task: Any) -> Callable[[int], list[Problem]]:
@@ -116,13 +96,13 @@ def drawn(task: Any, config: Curate, stage: Stage) -> list[Picked]:
         if len(found) > config.problems:
             found = Random(stage.seed).sample(found, config.problems)
     else:
-        found = list(_distinct(problems(task, "train", stage.seed), config.problems))
+        found = list(distinct(problems(task, "train", stage.seed), config.problems))
     if len(found) < config.problems:
         stage.warn(f'task "{task.name}" has {len(found)} training problems, and {config.problems} were asked for')
     return [Picked(plain(problem)) for problem in found]
 
 
-def _distinct(drawing: Iterator[Problem], count: int) -> Iterator[Problem]:
+def distinct(drawing: Iterator[Problem], count: int) -> Iterator[Problem]:
     """Problems not drawn before, until there are ``count`` or patience ends: a small task has no more."""
     seen: set[str] = set()
     for problem in islice(drawing, PATIENCE * count):
@@ -191,25 +171,18 @@ def _bad_keys(left: Sequence[Picked], judge: Judge) -> list[str]:
     return ["" if one.verdict is Verdict.PASS else f"its key is judged {one.verdict.value}" for one in checked]
 
 
-def _written(stage: Stage, config: Curate, sieve: Sieve) -> dict[str, float]:
-    folder, num_drawn = stage.folder.folder, sieve.steps[0][1]
+def _written(stage: Stage, config: Curate, sieve: Sieve[Picked], rates: Mapping[str, int]) -> dict[str, float]:
+    folder, steps = stage.folder.folder, list(sieve.steps.values())
+    num_drawn = steps[0].before
     write_list(folder / LIST, sieve.left)
-    rows = [(name, problem, why) for name, _, gone in sieve.steps for problem, why in gone]
+    rows = [(step.name, problem, why) for step in steps for problem, why in step.gone]
     write_atomic(folder / "removed.jsonl", "".join(f"{_removed(*row)}\n" for row in rows))
-    steps = [_step(name, before, gone) for name, before, gone in sieve.steps]
     about = {"task": sieve.left[0].problem.task, "against": list(config.against), "samples": config.samples}
-    write_json(
-        folder / "curate.json",
-        about | {"drawn": num_drawn, "kept": len(sieve.left), "steps": steps, "pass_rates": sieve.rates},
-    )
-    counts = {name: float(len(gone)) for name, _, gone in sieve.steps}
+    told = {"drawn": num_drawn, "kept": len(sieve.left), "steps": [step.line() for step in steps], "pass_rates": rates}
+    write_json(folder / "curate.json", about | told)
+    counts = {step.name: float(len(step.gone)) for step in steps}
     kept_share = len(sieve.left) / num_drawn
     return {"drawn": float(num_drawn), "kept": float(len(sieve.left)), "kept_share": kept_share} | counts
-
-
-def _step(name: str, before: int, gone: Sequence[tuple[Problem, str]]) -> dict[str, Any]:
-    shown = [{"id": p.id, "prompt": p.prompt, "why": why} for p, why in gone[:SHOWN]]
-    return {"name": name, "before": before, "removed": len(gone), "examples": shown}
 
 
 def _removed(name: str, problem: Problem, why: str) -> str:

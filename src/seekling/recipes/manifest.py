@@ -19,6 +19,8 @@ from seekling.recipes.config import (
     KINDS,
     LEAVINGS,
     Curate,
+    Gathered,
+    General,
     Import,
     Preferences,
     Sft,
@@ -178,6 +180,8 @@ def _stage(table: Any, index: int, source: Source) -> StageSettings:
     settings = parse(KINDS[kind].settings, table, source=source, path=f"stage.{index}")
     if _task_of(settings) or (hasattr(settings, "task") and not hasattr(settings, "data")):
         build_task(_task_of(settings), source, f"stage.{index}.task")
+    if isinstance(settings, Gathered) and isinstance(settings.merged, General) and settings.merged.task:
+        build_task(settings.merged.task, source, f"stage.{index}.general.task")
     return settings
 
 
@@ -211,7 +215,9 @@ def _in_order(stages: Sequence[StageSettings], source: Source) -> list[StageSett
                     where=where,
                     next_step=nearest(wanted, names),
                 )
-        _check_reads(stage, [KINDS[stages[names.index(name)].kind].leaves for name in stage.sources], where)
+        found = [KINDS[stages[names.index(name)].kind].leaves for name in stage.sources]
+        _check_reads(stage, found, where)
+        _check_origin(stage, found, where)
     ordered: list[StageSettings] = []
     while len(ordered) < len(stages):
         done = {stage.name for stage in ordered}
@@ -236,6 +242,23 @@ def _check_reads(stage: StageSettings, found: Sequence[str], where: str) -> None
     )
 
 
+def _check_origin(stage: StageSettings, found: Sequence[str], where: str) -> None:
+    """Raises UserError where what a stage learns or gathers comes from nowhere, or from two places."""
+    if isinstance(stage, Gathered) and ("model" in found) == bool(stage.teacher.model):
+        wrong = "reads a model and names a teacher too" if stage.teacher.model else "has nobody to ask"
+        raise UserError(
+            f'stage "{stage.name}" {wrong}; it needs either a model or a teacher',
+            where=where,
+            next_step='Set from = "name" of a stage with a model, or teacher = { url = "...", model = "..." }.',
+        )
+    if isinstance(stage, Sft) and ("data" in found) + bool(stage.data) + bool(stage.task) != 1:
+        raise UserError(
+            f'stage "{stage.name}" needs either data or task, or a stage with chats to read',
+            where=where,
+            next_step='Set data = "chats.jsonl", or task, or name a second stage in from that leaves chats.',
+        )
+
+
 def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str]:
     """Hash of kind, schema, settings that can change weights, inputs' fingerprints, and content of user files."""
     known: dict[str, str] = {}
@@ -250,6 +273,7 @@ def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str
         ]
         files += [identity(stage.model, stage.revision)] if isinstance(stage, Import) else []
         files += _origins(stage.against) if isinstance(stage, Curate) else []
+        files += _merged(stage) if isinstance(stage, Gathered) else []
         files += [own] if (own := rewards_hash(getattr(stage, "rubric", Rubric()))) else []
         inputs = [known[name] for name in stage.sources]
         schema = KINDS[stage.kind].schema
@@ -264,6 +288,17 @@ def _origins(suites: Sequence[str]) -> list[Any]:
     from seekling.evals.suites import origin_of
 
     return [origin_of(name) for name in suites]
+
+
+def _merged(stage: Gathered) -> list[Any]:
+    """What stands in the data that a gathering stage merges: a file's content, or a task's."""
+    chats = stage.merged
+    if chats.data:
+        return [digest_of(chats.data, chats.revision)]
+    if not isinstance(chats, General) or not chats.task:
+        return []
+    task = build_task(chats.task)
+    return [content_hash(chats.task), weight_settings(task) if isinstance(task, Settings) else chats.task]
 
 
 def _task_settings(stage: StageSettings) -> Any:

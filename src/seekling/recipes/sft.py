@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of a model: on the user's own chats, or on a task's own traces, learned where it speaks."""
+"""Supervised fine-tuning: on the user's own chats, on what other stages gathered, or on a task's own traces."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 from seekling.errors import UserError
 from seekling.learn.batch import Text
 from seekling.recipes import chats
-from seekling.recipes.chats import Row
-from seekling.recipes.config import Preferences, Sft
+from seekling.recipes.chats import DATA, Row
+from seekling.recipes.config import Chats, Preferences, Sft
 from seekling.recipes.policy import Policy, held_in
 from seekling.recipes.pretrain import encoded
 from seekling.recipes.stage import Interrupted, Stage
@@ -34,18 +34,18 @@ Encoded = tuple[Sequence[int], Sequence[bool]]
 
 def sft(stage: Stage, config: Sft) -> dict[str, float]:
     """Fine-tune the input stage's model. Returns the last step's figures."""
-    if bool(config.data) == bool(config.task):
-        raise UserError(
-            f'stage "{stage.name}" needs either data or task', next_step='Set data = "chats.jsonl", or task.'
-        )
     policy = Policy.load(stage.inputs[0].model, stage.device, stage.lanes, held_in(config))
     with Shelf(stage.folder.folder) as shelf:
         task = build_task(config.task) if config.task else None
         if task is None:
-            shelve(shelf, find(stage, config), policy.tokenizer, config, stage)
+            shelve(shelf, gathered(stage) or find(stage, config), policy.tokenizer, config, stage)
+        passes = shelf.passes(stage.seed, config.epochs, config.tokens_per_step)
+        config = config.model_copy(update={"steps": len(passes)}) if passes else config
 
         def texts(step: int) -> Sequence[Text]:
             seed = f"{stage.seed}/{step}"
+            if passes:
+                return [shelf[place] for place in passes[step]]
             if task is None:
                 return fill(shelf.shuffled(seed), config.tokens_per_step)
             return fill(encoded(policy.tokenizer, documents(task, config.text, seed)), config.tokens_per_step)
@@ -53,7 +53,20 @@ def sft(stage: Stage, config: Sft) -> dict[str, float]:
         return learn_text(stage, config, policy.model, policy.tokenizer, texts)
 
 
-def find(stage: Stage, config: Sft | Preferences) -> list[Path]:
+def gathered(stage: Stage) -> list[Path]:
+    """The chats of the stages with chats that a stage reads. Raises UserError for one whose file was deleted since."""
+    files = [folder.folder / DATA for folder in stage.reading("data")]
+    for file in files:
+        if not file.exists():
+            raise UserError(
+                f"{file} is missing: it was deleted since its stage ended",
+                next_step="What was sampled is still journaled there, and costs nothing again. Run: "
+                f"rm {file.with_name('stage.json')} && seekling run {file.parents[1]}",
+            )
+    return files
+
+
+def find(stage: Stage, config: Sft | Preferences | Chats) -> list[Path]:
     """The files of the stage's data, fetched when they lie on the hub."""
 
     def draw(done: int, of: int) -> None:
@@ -185,6 +198,22 @@ class Shelf:
         rng = Random(seed)
         while True:
             yield from (self[place] for place in permuted(rng, len(self)))
+
+    def passes(self, seed: str, count: int, tokens_per_step: int) -> list[list[int]]:
+        """``count`` whole passes, each in an order of its own, as the places of the texts of each step.
+
+        A step takes texts until their tokens reach ``tokens_per_step``, across the end of a pass too; the last what is
+        left. None for no pass.
+        """
+        steps, room = list[list[int]](), 0
+        for number in range(count):
+            for place in permuted(Random(f"{seed}/pass/{number}"), len(self)):
+                if room <= 0:
+                    steps.append([])
+                    room = tokens_per_step
+                steps[-1].append(place)
+                room -= self._ends[place + 1] - self._ends[place]
+        return steps
 
 
 def permuted(rng: Random, count: int) -> Iterator[int]:

@@ -22,7 +22,7 @@ from seekling.model.foreign import Foreign, save_any
 from seekling.model.lora import adapters, merged, save_adapter
 from seekling.model.weights import save_model
 from seekling.recipes.checkpoint import Best, best_of, restore, save_checkpoint, take_weights
-from seekling.recipes.config import StageSettings, Trained
+from seekling.recipes.config import KINDS, StageSettings, Trained
 from seekling.recipes.journal import SharedJournal
 from seekling.records import StepRecord
 from seekling.runlog.files import read_json, write_json
@@ -83,6 +83,10 @@ class Stage:
     def world(self) -> World:
         """The processes that work on it."""
         return self.lanes.world
+
+    def reading(self, leaving: str) -> list[StageFolder]:
+        """The stages it reads that leave this (a key of ``config.LEAVINGS``), in order."""
+        return [folder for folder in self.inputs if KINDS[folder.facts()["kind"]].leaves == leaving]
 
     def journal(self) -> Journal:
         """What was drawn and judged so far, kept by the first process and known to all."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seekling.remote.config import Asked
 from seekling.remote.wire import Advice, Again, Patience, Wire, key_in, shown
 
 Message = Mapping[str, str]
@@ -27,11 +28,16 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer, and the tokens it took as the endpoint counts them (0 where it does not)."""
+    """An answer, and the tokens it took as the endpoint counts them (0 where it does not).
+
+    ``thinking`` is what the endpoint tells apart from the text (``reasoning_content``); ``is_cut``: it met its limit.
+    """
 
     text: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    thinking: str = ""
+    is_cut: bool = False
 
 
 class Chat:
@@ -58,23 +64,36 @@ class Chat:
         self._wire.close()
 
 
+def chat_with(asked: Asked) -> Chat:
+    """Connections to the model that settings name. Raises UserError when its key is missing."""
+    return Chat(Endpoint(asked.url, asked.model, asked.key_env, asked.timeout_s, asked.tries))
+
+
 def _advice(endpoint: Endpoint) -> Advice:
     variable = endpoint.key_env
     return Advice(
         f"Set {variable} to a key that it takes." if variable else "Name the key's variable in key_env.",
         "Check the model's name, and that the address ends where /chat/completions begins.",
-        "Change what is asked: the settings of the judge, or the model.",
+        "Change what is asked: its settings, or the model.",
     )
 
 
 def _said(content: bytes) -> Said:
     try:
         told = json.loads(content)
-        text = told["choices"][0]["message"]["content"]
-        usage = told.get("usage") or {}
-        spent = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        choice, usage = told["choices"][0], told.get("usage") or {}
+        message = choice["message"]
+        text, thinking = message.get("content"), message.get("reasoning_content") or message.get("reasoning") or ""
+        num_in, num_out = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise Again(f"what it answers is no chat completion: {shown(content)!r}") from None
-    if not isinstance(text, str):
+    if text is None and thinking:  # it thought until it met its limit
+        text = ""
+    if not isinstance(text, str) or not isinstance(thinking, str):
         raise Again("it answers without a text")
-    return Said(text, *spent)
+    return Said(_whole(text), num_in, num_out, _whole(thinking), choice.get("finish_reason") == "length")
+
+
+def _whole(text: str) -> str:
+    """``text`` with half characters (lone surrogates), which no file can hold, replaced."""
+    return text.encode("utf-8", "replace").decode()

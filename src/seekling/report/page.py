@@ -49,6 +49,7 @@ def render_report(run: Path) -> str:
         problems=rollouts.pairs(pair, NUM_PROBLEMS),
         num_open=NUM_PROBLEMS_OPEN,
         curations=[(stage, stage.curation) for stage in view.stages if stage.curation],
+        gatherings=[(stage, stage.gathering) for stage in view.stages if stage.gathering],
         forgotten=[(stage, tables.forgetting(stage)) for stage in view.stages if stage.regressions],
         cost=tables.cost(view.ledger),
         cost_figure=figures.cost_figure(view.ledger),

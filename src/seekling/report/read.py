@@ -22,6 +22,7 @@ from seekling.report.view import (
     Estimate,
     EvalView,
     Gate,
+    GatheringView,
     LedgerRow,
     Load,
     ProblemView,
@@ -106,6 +107,7 @@ def _stage(folder: Path) -> StageView | None:
         evaluation=_evaluation(_document(folder / "eval.json")),
         controls=tuple(_controls(_mapping(_document(folder / "control.json").get("controls")))),
         curation=_curation(_document(folder / "curate.json")),
+        gathering=_gathering(_document(folder / "gathered.json")),
         regressions=tuple(_regression(_mapping(r)) for r in _document(folder / "regression.json").values()),
     )
 
@@ -210,6 +212,17 @@ def _curation(data: Mapping[str, Any]) -> CurationView | None:
         steps=tuple(_sieved(_mapping(step)) for step in _list(data.get("steps"))),
         pass_rates={name: int(count) for name, count in _numbers(data.get("pass_rates")).items()},
     )
+
+
+def _gathering(data: Mapping[str, Any]) -> GatheringView | None:
+    if not data:
+        return None
+    wanted, asked, came, found, merged = (
+        int(_number(data.get(name)) or 0) for name in ("wanted", "asked", "came", "found", "merged")
+    )
+    steps = tuple(_sieved(_mapping(step)) for step in _list(data.get("steps")))
+    examples = tuple(_problem(_mapping(problem)) for problem in _list(data.get("examples")))
+    return GatheringView(_text(data.get("task")), wanted, asked, came, found, merged, steps, examples)
 
 
 def _sieved(data: Mapping[str, Any]) -> Sieved:

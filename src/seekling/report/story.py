@@ -221,6 +221,9 @@ def _arrow(before: Estimate | None, after: Estimate | None) -> str:
 
 
 def _summary_of_run(run: RunView) -> Iterator[tuple[str, str]]:
+    for stage in run.stages:
+        if told := stage.gathering:
+            yield f"examples ({stage.name})", f"{told.found} of {told.came} rollouts of {told.asked} problems"
     if run.ledger:
         cost = total(run.ledger).spent
         yield (

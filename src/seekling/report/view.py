@@ -100,7 +100,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Sieved:
-    """One step of a curation: how many problems went in, how many were left out, and some of these with the reason."""
+    """One sieve of problems or rollouts: how many it saw, how many it left out, and some of these with the reason."""
 
     name: str
     before: int
@@ -116,6 +116,20 @@ class CurationView:
     kept: int
     steps: tuple[Sieved, ...]
     pass_rates: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GatheringView:
+    """What ``gathered.json`` holds. ``wanted`` is 0 for all there are; ``examples`` are the first that were chosen."""
+
+    task: str
+    wanted: int
+    asked: int
+    came: int
+    found: int
+    merged: int
+    steps: tuple[Sieved, ...]
+    examples: tuple[ProblemView, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +168,7 @@ class StageView:
     evaluation: EvalView | None
     controls: tuple[Control, ...]
     curation: CurationView | None = None
+    gathering: GatheringView | None = None
     regressions: tuple[Regression, ...] = ()
 
     def curve(self, metric: str) -> list[tuple[float, float]]:

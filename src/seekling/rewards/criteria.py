@@ -86,6 +86,12 @@ _NOT_PROSE = re.compile(
 )
 """Code, formulas, commands of TeX, addresses, and every word with a digit in it: of no language."""
 
+
+def prose(text: str) -> str:
+    """``text`` without code, formulas, numbers and addresses: what is in a language."""
+    return _NOT_PROSE.sub(" ", text)
+
+
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
 _WORD = re.compile(rf"([{_HAN}])|([{_LATIN}]+(?:['’-][{_LATIN}]+)*)|([^\W\d_]+?(?=[{_HAN}{_LATIN}]|[\W\d_]|\Z))")
@@ -116,7 +122,7 @@ def language_share(thinking: str, target: Literal["en", "zh"]) -> float:
     Latin letters (names of variables) are no words. Thinking without a word has share 0: silence earns nothing.
     """
     han = latin = other = 0
-    for word in _WORD.finditer(_NOT_PROSE.sub(" ", thinking)):
+    for word in _WORD.finditer(prose(thinking)):
         han += word[1] is not None
         latin += word[2] is not None and len(word[2]) > 1
         other += word[3] is not None

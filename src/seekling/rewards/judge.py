@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from seekling.config import fingerprint, runtime
 from seekling.errors import UserError
 from seekling.records import Group
+from seekling.remote.config import Asked
 from seekling.rewards.criteria import Criterion
 from seekling.rewards.given import Failed, Given, Tally
 from seekling.runlog.files import Lines, read_json, read_lines, write_json
@@ -41,10 +42,9 @@ MOST_CHARS = 24_000
 """What is shown of one reply; the judge is told where it was cut."""
 
 
-class ModelJudge(Criterion):
+class ModelJudge(Asked, Criterion):
     """A chat model's opinion, 0 to 1, through any OpenAI-compatible endpoint."""
 
-    model: str = Field("", description="the judging model's name, as its endpoint knows it")
     rubric: str = Field(HELPFULNESS, description="what it judges by")
     asks: Literal["points", "pairs"] = Field(
         "points", description="points for each reply, or each two siblings compared in both orders"
@@ -53,11 +53,6 @@ class ModelJudge(Criterion):
     with_key: bool = Field(True, description="show the problem's answer key, where it has one, beside the reply")
     temperature: float = Field(0.0, ge=-1, description="of the judge; -1 leaves it to the endpoint")
     max_tokens: int = Field(1024, ge=0, description="the longest verdict; 0 leaves it to the endpoint")
-    more: dict[str, Any] = Field({}, description='what else every request says, such as { reasoning_effort = "low" }')
-    url: str = runtime("http://127.0.0.1:8000/v1", description="where it is asked, up to /chat/completions")
-    key_env: str = runtime("", description="the environment variable that holds the key, where one is needed")
-    concurrency: int = runtime(8, ge=1, description="questions under way at once")
-    timeout_s: float = runtime(60.0, gt=0, description="longest wait for one answer")
     tries: int = runtime(4, ge=1, description="attempts for an answer, and for a verdict that can be read")
     cache: str = runtime("", description="folder of answers already given; empty for the user's own cache folder")
     most_calls: int = runtime(0, ge=0, description="budget in calls, 0 for none; of all runs that share the cache")
@@ -268,8 +263,7 @@ def _outcome(at: int, one: str, other: str, told: Mapping[tuple[int, str, str], 
 def _how(judge: ModelJudge, attempt: int) -> dict[str, Any]:
     """How an answer is sampled: as set, and warmer when asked again, since cold it would say the same again."""
     warmth = judge.temperature if judge.temperature < 0 or not attempt else max(0.5, judge.temperature)
-    named = {"temperature": warmth if warmth >= 0 else None, "max_tokens": judge.max_tokens or None}
-    return {name: value for name, value in named.items() if value is not None} | judge.more
+    return judge.how(warmth)
 
 
 # --- what was answered, and what it cost ------------------------------------------------------------------------------
@@ -347,6 +341,6 @@ def _own_cache() -> Path:
 
 def _chat(judge: ModelJudge) -> Chat:
     """Connections, imported when there is somebody to ask."""
-    from seekling.remote.chat import Chat, Endpoint
+    from seekling.remote.chat import chat_with
 
-    return Chat(Endpoint(judge.url, judge.model, judge.key_env, judge.timeout_s, judge.tries))
+    return chat_with(judge)

@@ -7,6 +7,7 @@ named by their two letters (ISO 639-1).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 MOST_CHARS = 100_000
@@ -31,6 +32,11 @@ _SCRIPTS: Mapping[str, str] = {
     "malayalam": "\u0d00-\u0d7f",
     "thai": "\u0e00-\u0e7f",
 }
+_BY_SIGN = ("han", "kana")
+"""Scripts that set no blanks between words: each sign counts as one."""
+_WORD_IN = re.compile(
+    "|".join(f"(?P<{script}>[{signs}]{'' if script in _BY_SIGN else '+'})" for script, signs in _SCRIPTS.items())
+)
 _IN_SCRIPT = {script: re.compile(f"[{signs}]") for script, signs in _SCRIPTS.items()}
 
 SCRIPT_OF: Mapping[str, str] = {
@@ -98,11 +104,24 @@ def is_in(text: str, language: str) -> bool:
     return counts[language] == max(counts.values()) and (counts[language] > 0 or len(words) < 8)
 
 
+def words_by_script(text: str) -> Counter[str]:
+    """How many words of each script ``text`` holds. A single Latin letter is the name of something, and no word."""
+    found = Counter(
+        word.lastgroup
+        for word in _WORD_IN.finditer(text[:MOST_CHARS])
+        if word.lastgroup and (word.lastgroup != "latin" or len(word[0]) > 1)
+    )
+    return +_with_kana(found)
+
+
+def _with_kana(counts: Counter[str]) -> Counter[str]:
+    """The same, Chinese characters among kana being Japanese, whatever else a text holds."""
+    is_japanese = counts["kana"] * 10 > counts["kana"] + counts["han"]
+    return counts + Counter(kana=counts["han"], han=-counts["han"]) if is_japanese else counts
+
+
 def _script_of(text: str) -> str | None:
-    """The script of more than half of all letters. Japanese is known by its kana, whatever else it holds."""
-    counts = {script: len(signs.findall(text)) for script, signs in _IN_SCRIPT.items()}
-    if counts["kana"] * 10 > counts["kana"] + counts["han"]:
-        counts["kana"] += counts["han"]
-        counts["han"] = 0
-    most = max(counts, key=lambda script: counts[script])
-    return most if counts[most] * 2 > sum(counts.values()) else None
+    """The script of more than half of all letters."""
+    counts = _with_kana(Counter({script: len(signs.findall(text)) for script, signs in _IN_SCRIPT.items()}))
+    most = max(counts, key=lambda script: counts[script], default=None)
+    return most if most and counts[most] * 2 > counts.total() else None

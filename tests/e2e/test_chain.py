@@ -66,18 +66,34 @@ def test_every_model_is_asked_every_task_and_figures_say_of_whom_and_what(finish
     assert 'id="tax"' in (finished / RUN / "report.html").read_text()
 
 
-@pytest.mark.parametrize(("at", "number", "left"), [("eval", 3, 2), ("step", 4, 4)])
-def test_wherever_it_is_killed_the_chain_ends_the_same_and_nothing_is_sampled_twice(
-    forks: Forks, finished: Path, tmp_path: Path, at: str, number: int, left: int
+def test_an_evaluation_killed_between_two_tasks_goes_on_with_the_second_and_samples_nothing_twice(
+    forks: Forks, finished: Path, tmp_path: Path
 ) -> None:
-    folder = chain(tmp_path / "toy")
-    assert forks.run(COMMAND, folder, Misfortune(at, number)).code == -signal.SIGKILL
+    folder = copied(finished, tmp_path / "toy")
+    shutil.rmtree(stage(folder / RUN, "tax").folder)
+    assert forks.run(COMMAND, folder, Misfortune("eval", 4)).code == -signal.SIGKILL
     again = forks.run(COMMAND, folder)
-    assert again.code == 0 and again.counts["eval"] == left, again.said
+    assert again.code == 0 and again.counts["eval"] == 1, again.said
     assert_same_result(folder / RUN, finished / RUN)
-    assert (
-        stage(folder / RUN, "base").facts()["ended"]["steps"] == stage(finished / RUN, "base").facts()["ended"]["steps"]
-    )
+
+
+def test_a_stage_that_goes_on_from_a_checkpoint_ends_its_budget_at_the_same_step_with_the_same_weights(
+    forks: Forks, finished: Path, tmp_path: Path
+) -> None:
+    """As if killed in its last step and its newest checkpoint damaged: its log knows steps that it does again."""
+    folder = copied(finished, tmp_path / "toy")
+    ours, theirs = (stage(root / RUN, "base") for root in (folder, finished))
+    assert [place.name for place in sorted((ours.folder / "checkpoints").glob("step-*"))] == [
+        "step-0000002",
+        "step-0000004",
+    ]
+    shutil.rmtree(ours.folder / "checkpoints/step-0000004")
+    shutil.rmtree(ours.model)
+    ours.write(state="running", ended={})
+    again = forks.run(COMMAND, folder)
+    assert again.code == 0 and again.counts["step"] == 3, again.said
+    assert_same_result(folder / RUN, finished / RUN)
+    assert ours.left() == theirs.left() and [s.facts()["ended"]["steps"] for s in (ours, theirs)] == [5, 5]
 
 
 def test_a_model_that_is_gone_is_made_again_by_the_command_that_the_letter_names(

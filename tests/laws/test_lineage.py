@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from seekling.recipes.manifest import Manifest, load_manifest
 
-SPARE = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SPARE = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CHANGES = {"pretrain": "steps", "grpo": "steps", "curate": "problems", "eval": "samples"}
 """A setting of each kind that can change what it leaves."""
 

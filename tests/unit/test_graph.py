@@ -128,7 +128,7 @@ def graphs(draw: st.DrawFn) -> dict[str, list[str]]:
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(graphs())
 def test_boxes_do_not_touch_readers_stand_below_and_lines_pass_beside(reads: dict[str, list[str]]) -> None:
     layout = laid_out(reads)

@@ -145,7 +145,7 @@ def test_a_list_that_was_changed_behind_the_run_is_told(chain: Chain) -> None:
 
 @pytest.mark.parametrize(
     ("change", "again"),
-    [("base.steps=3", NAMES), ("tuned.steps=3", NAMES[1:]), ("picked.problems=9", ["picked", "zero", "tax"]),
+    [("base.steps=3", NAMES), ("picked.problems=9", ["picked", "zero", "tax"]),
      ("tax.samples=9", ["tax"]), ("tax.also=['countdown']", ["tax"]), ("base.keep=9", []),
      ("zero.budget.flops=1e9", NAMES[3:])],
 )  # fmt: skip

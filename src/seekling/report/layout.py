@@ -12,9 +12,9 @@ from itertools import pairwise
 
 BOX, LANE, GAP = 196.0, 20.0, 18.0
 """Widths of a box and of the place of a line that passes by, and the room between neighbours."""
-TALL, BETWEEN = 84.0, 40.0
+TALL, BETWEEN = 88.0, 40.0
 """Height of a box, and the room between rows."""
-SWEEPS = 8
+SWEEPS, STRAIGHT = 8, 8
 
 Point = tuple[float, float]
 Edge = tuple[str, str]
@@ -124,11 +124,17 @@ def _places(grid: _Grid) -> dict[object, float]:
     for place, ups in grid.above.items():
         for up in ups:
             beside[up].append(place)
-    for sweep in range(2 * SWEEPS):
+    for sweep in range(4 * SWEEPS):
         for row in grid.rows if sweep % 2 == 0 else reversed(grid.rows):
-            wanted = [_mean([x[p] for p in beside[place]], x[place]) for place in row]
+            wanted = [_mean([x[p] for p in _pulling(grid, place, beside[place])], x[place]) for place in row]
             x |= dict(zip(row, _apart(wanted, [grid.wide(place) for place in row]), strict=True))
     return x
+
+
+def _pulling(grid: _Grid, place: object, beside: Sequence[object]) -> list[object]:
+    """Neighbours as often as they count: a line that passes goes straight on rather than after boxes at its ends."""
+    is_lane = place not in grid.boxes
+    return [other for other in beside for _ in range(STRAIGHT if is_lane and other not in grid.boxes else 1)]
 
 
 def _apart(wanted: Sequence[float], widths: Sequence[float]) -> list[float]:

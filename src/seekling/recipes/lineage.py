@@ -101,7 +101,8 @@ def _lost(manifest: Manifest, run: Run, name: str) -> Iterator[str]:
     folder = _folder(manifest, run, name)
     if folder.is_done():
         missing = folder.facts().get("left", {}).keys() - folder.leavings()
-        yield from (str(folder.model if what == "weights" else folder.folder / what) for what in sorted(missing))
+        places = {"weights": folder.model / "model.safetensors"}
+        yield from (str(places.get(what, folder.folder / what)) for what in sorted(missing))
     elif not folder.facts():
         readers = [stage.name for stage in manifest.stages if name in stage.sources]
         yield from [str(folder.folder)] if any(_folder(manifest, run, reader).facts() for reader in readers) else []

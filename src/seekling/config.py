@@ -53,6 +53,17 @@ def weight_settings(settings: BaseModel) -> dict[str, Any]:
     return plain
 
 
+def weight_values(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """``weight_settings`` of settings that were written, not parsed: what ``values`` say without the runtime fields."""
+    skip, found = runtime_fields(model), dict[str, Any]()
+    for name, value in values.items():
+        field = model.model_fields.get(name)
+        is_nested = field is not None and _is_settings(field.annotation) and isinstance(value, Mapping)
+        if name not in skip:
+            found[name] = weight_values(field.annotation, value) if is_nested else value  # type: ignore[union-attr, arg-type]
+    return found
+
+
 def fingerprint(*parts: Any) -> str:
     """SHA-256 of canonical JSON: equal parts, equal fingerprint, on every machine."""
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -112,7 +112,8 @@ def test_weights_changed_behind_a_run_are_told(forks: Forks, finished: Path, tmp
     """Each stage says what it read and what it left: as long as nobody meddles, they are the same."""
     folder = copied(finished, tmp_path / "toy")
     base, zero = (Run(folder / RUN).stage(name) for name in ("base", "zero"))
-    assert base.facts()["weights"] == base.weights() == zero.facts()["read"]["base"] != zero.facts()["weights"]
+    read = zero.facts()["parents"][0]["left"]
+    assert base.facts()["left"] == base.left() == read == {"weights": base.weights()} != zero.facts()["left"]
     file = next(base.model.glob("*.safetensors"))
     content = bytearray(file.read_bytes())
     content[-3] ^= 1

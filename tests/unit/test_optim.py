@@ -172,6 +172,18 @@ def test_the_middle_of_the_fall_tells_the_schedules_apart() -> None:
     assert share == pytest.approx({"constant": 1, "linear": 0.75, "cosine": (1 + math.cos(math.pi / 4)) / 2})
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_the_fall_follows_the_budget_where_that_ends_first(schedule: str) -> None:
+    config = Optim(warmup_steps=0, schedule=schedule, final_share=0.1)
+    fallen = [schedule_share(config, step, 100) for step in range(101)]
+    assert [schedule_share(config, step, 100, used) for step, used in ((0, 0.5), (20, 0.1), (3, 1.0))] == [
+        fallen[50], fallen[20], fallen[100]
+    ]  # fmt: skip
+    warm = Optim(warmup_steps=10, schedule=schedule, final_share=0.1)
+    assert schedule_share(warm, 4, 100, 0.5) == 0.5 * fallen[50], "a budget is used in warm-up too"
+    assert schedule_share(Optim(schedule="constant", warmup_steps=0), 4, 100, 0.5) == 1
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_a_stage_shorter_than_its_warm_up_stays_on_the_rise(steps: int) -> None:
     config = Optim(warmup_steps=20)

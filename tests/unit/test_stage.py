@@ -37,7 +37,7 @@ class Desk:
     """A stage in a folder, as one process sees it; what it says is in ``said``."""
 
     def __init__(self, folder: Path, config: Trained, stop_at: int = -1) -> None:
-        self.config, self.said, self.step = config, list[str](), 0
+        self.config, self.said, self.step, self.used = config, list[str](), 0, list[float]()
         self.ledger = Ledger(folder)
         self.stage = Stage(
             config.name, StageFolder(folder), (), "0/tuned", 0, torch.device("cpu"), torch.float32, self.ledger,
@@ -52,10 +52,12 @@ class Desk:
     def run(self, figures: list[dict[str, float]]) -> None:
         """Go through the steps from where they stand; a model's first number is how many it has done."""
         try:
-            for index in range(self.restore(), self.config.steps):
+            for index in self.stage.steps(self.restore(), self.config, self.optimizers):
                 self.step = index + 1
+                self.used.append(self.optimizers.used)
                 mark(self.model, index + 1)
-                self.stage.log(index, self.config.steps, 1, 1.0, 0.0, figures[index])
+                self.stage.charge(index, "eval", 100, 100.0, 100.0)
+                self.stage.log(index, self.config.steps, 3, 10.0, 0.5, figures[index])
                 self.stage.save(index + 1, self.config, self.model, self.optimizers)
         finally:
             self.close()
@@ -241,3 +243,51 @@ def test_what_ends_with_a_stage_ends_before_it_goes_back(tmp_path: Path) -> None
     assert "back to the last checkpoint" in desk.said[0]
     desk.stage.closing.close()
     desk.close()
+
+
+# --- a budget ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [({"tokens": 12}, 4), ({"tokens": 13}, 5), ({"flops": 35.0}, 4), ({"seconds": 2.0}, 4), ({"tokens": 1}, 1),
+     ({"tokens": 12, "flops": 25.0}, 3), ({"tokens": 3000}, 10), ({}, 10)],
+)  # fmt: skip
+def test_a_stage_ends_at_the_first_step_after_which_its_budget_is_used_up(
+    tmp_path: Path, budget: dict[str, float], steps: int
+) -> None:
+    """A step of the desk costs 3 tokens, 10 FLOPs and half a second; what its evaluations cost is not counted."""
+    desk = Desk(tmp_path, sft(budget=budget))
+    desk.run(LOSSES)
+    assert marked(desk.model) == steps
+    told = StageFolder(tmp_path).facts().get("ended", {})
+    assert told == ({"by": "budget", "steps": steps, "of": 10, "tokens": 3 * steps, "flops": 10.0 * steps,
+                     "seconds": 0.5 * steps} if steps < 10 else {})  # fmt: skip
+    assert bool(told) == any(f"used up after {steps} of at most 10 steps" in line for line in desk.said)
+
+
+@pytest.mark.parametrize("stop_at", range(1, 7))
+def test_a_stop_anywhere_changes_neither_where_a_budget_ends_nor_what_each_step_knows_of_it(
+    tmp_path: Path, stop_at: int
+) -> None:
+    config = sft(export="best", budget={"flops": 65.0})
+    whole, first, second = (
+        Desk(tmp_path / "a", config),
+        Desk(tmp_path / "b", config, stop_at),
+        Desk(tmp_path / "b", config),
+    )
+    whole.run(LOSSES)
+    with pytest.raises(Interrupted):
+        first.run(LOSSES)
+    second.run(LOSSES)
+    assert first.used + second.used == whole.used == [index / 6.5 for index in range(7)]
+    assert second.best == whole.best == {"next_step": 6, "figure": "loss", "value": 2.5}
+    assert marked(second.model) == marked(whole.model) == 6
+
+
+def test_who_comes_back_when_the_budget_is_used_up_has_nothing_to_do(tmp_path: Path) -> None:
+    config = sft(export="best", budget={"tokens": 18})
+    for steps in (6, 0):
+        desk = Desk(tmp_path, config)
+        desk.run(LOSSES)
+        assert len(desk.used) == steps and marked(desk.model) == 6 and "used up after 6" in desk.said[-1]

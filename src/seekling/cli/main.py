@@ -72,6 +72,7 @@ def run(
     manifest: Annotated[str, typer.Argument(help="A .toml file, a built-in name (zero-tiny), or a run directory.")],
     settings: Annotated[list[str] | None, typer.Argument(help="Changes, e.g. zero.steps=50 seed=1")] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the run directory (default: the manifest's).")] = "",
+    again: Annotated[list[str] | None, typer.Option("--again", help="A stage to make again, though finished.")] = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Run a manifest's stages; go on where an earlier run was stopped. Ctrl-C saves and stops.
@@ -81,7 +82,7 @@ def run(
     """
     from seekling.cli.running import run_command
 
-    raise typer.Exit(run_command(manifest, settings or [], name, runs))
+    raise typer.Exit(run_command(manifest, settings or [], name, runs, again or []))
 
 
 @app.command()
@@ -127,6 +128,23 @@ def show(run: Annotated[str, typer.Argument(help="A run's name or directory.")],
     from seekling.cli.show import show_command
 
     show_command(runs, run)
+
+
+@app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Runs, by name or directory; ratios are against the first.")],
+    stage: Annotated[str, typer.Option("--stage", help="Only the model of this stage.")] = "",
+    figure: Annotated[str, typer.Option("--figure", help="pass@8, maj@8, mean_tokens, ...")] = "pass@1",
+    out: Annotated[Path | None, typer.Option("--out", help="The page (default: compare.html beside the runs).")] = None,
+    runs: RunsOption = RUNS,
+) -> None:
+    """What runs scored at which compute, with intervals; runs of one manifest with several seeds are pooled.
+
+    Ratios of errors come first, and everything else in which the runs differ is told.
+    """
+    from seekling.cli.comparing import compare_command
+
+    compare_command(runs, names, stage=stage, figure=figure, out=out)
 
 
 @app.command()

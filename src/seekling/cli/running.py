@@ -20,8 +20,11 @@ LETTERS = (2, 3, 4, 130)
 """Exit statuses of a run that has told its person why it ends."""
 
 
-def run_command(name_or_file: str, overrides: Sequence[str], name: str, runs: Path) -> int:
-    """Run a manifest. Returns the exit code: 0, or 130 when someone stopped it."""
+def run_command(name_or_file: str, overrides: Sequence[str], name: str, runs: Path, again: Sequence[str] = ()) -> int:
+    """Run a manifest, and stages named in ``again`` though they are finished.
+
+    Returns the exit code: 0, or 130 when someone stopped it.
+    """
     manifest = load_manifest(name_or_file, overrides)
     if (who := member()) is None and manifest.head.processes > 1:
         return _run_crew(manifest.head.processes)
@@ -36,7 +39,7 @@ def run_command(name_or_file: str, overrides: Sequence[str], name: str, runs: Pa
     with Progress() as progress, _stops() as stop_requested:
         watcher = Watcher(progress.tell, progress.warn, stop_requested, progress.begin)
         try:
-            run_manifest(manifest, folder, watcher)
+            run_manifest(manifest, folder, watcher, again)
         except Interrupted:
             progress.warn(f"stopped and saved; this goes on: {_same_command(name_or_file, overrides, name, runs)}")
             return 130
@@ -127,10 +130,7 @@ def _farewell(folder: Path, report: Path, runs: Path) -> None:
 
 def _example(folder: Path) -> str:
     """A held-out problem of this run, to ask about."""
-    from seekling.runlog.files import read_json
+    from seekling.report.read import read_run
 
-    for file in sorted(folder.glob("*/eval.json")):
-        rollouts = read_json(file).get("rollouts") or []
-        if rollouts:
-            return str(rollouts[-1]["prompt"])
-    return "12+7-5+20="
+    evaluations = [found for stage in read_run(folder).stages for found in stage.evaluations]
+    return next((found.rollouts[-1].prompt for found in evaluations if found.rollouts), "12+7-5+20=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,6 @@ from seekling.errors import UserError, nearest
 from seekling.runlog.files import is_locked, locked
 from seekling.runlog.ledger import kept, read_ledger, spent, total
 from seekling.runlog.run import Run, delete_folder, folder_bytes, list_runs, stale_stages
-
-HEADLINES = {
-    "pretrain": ("loss",),
-    "sft": ("loss",),
-    "dpo": ("held_out_accuracy", "rewards/margins", "loss"),
-    "reward_model": ("held_out_accuracy", "margin", "loss"),
-    "curate": ("drawn", "kept"),
-    "cold_start": ("came", "found"),
-    "reject": ("came", "found"),
-    "grpo": ("reward", "held_out_pass", "response_length"),
-    "eval": ("pass@1", "mean_tokens"),
-    "control": ("best_control", "gain_over_best_control"),
-}
-"""The figures by which a stage of each kind is known; the report has the rest."""
 
 
 def letter(error: UserError) -> None:
@@ -102,29 +89,21 @@ def _state(run: Run, states: list[str]) -> str:
 
 
 def show_command(runs: Path, name: str) -> None:
-    """One run's stages, gates and figures."""
+    """One run's stages as a graph, with gates, figures and costs."""
+    from seekling.report.lineage import drawn, graph
+    from seekling.report.read import read_run
+
     folder = find_run(runs, name)
     run, console = Run(folder), Console(highlight=False)
+    nodes = graph(read_run(folder))
+    if not is_locked(folder):  # nobody works on it: what says so was stopped
+        nodes = [replace(node, state="stopped") if node.state == "running" else node for node in nodes]
+    for line in drawn(nodes, console.width):
+        console.print(line, markup=False, soft_wrap=True)
     entries = read_ledger(folder)
-    all_spent, all_kept = spent(entries), kept(entries, run.folders())
-    table = Table("stage", "kind", "state", "figures", "gate", "spent", "kept")
-    for stage in run.current():
-        facts = stage.facts()
-        figures = "\n".join(_headline(facts))
-        gates = ", ".join(f"{n}: {g}" for n, g in facts.get("gate", {}).items())
-        costs = [duration(c[facts["name"]].seconds) if facts["name"] in c else "" for c in (all_spent, all_kept)]
-        table.add_row(facts["name"], facts["kind"], facts["state"], figures, gates, *costs)
-    console.print(table)
-    whole = total(all_spent)
-    console.print(f"spent in all: {duration(whole.seconds)}, {whole.tokens:,} tokens, {whole.flops:.3g} FLOPs")
+    for what, cost in (("spent", total(spent(entries))), ("kept", total(kept(entries, run.folders())))):
+        console.print(f"{what} in all: {duration(cost.seconds)}, {cost.tokens:,} tokens, {cost.flops:.3g} FLOPs")
     console.print(f"report: {folder / 'report.html'}")
-
-
-def _headline(facts: dict[str, Any]) -> list[str]:
-    """The few figures a stage is known by, one a line; all of them where its kind has none in particular."""
-    figures = facts.get("figures", {})
-    chosen = [name for name in HEADLINES.get(facts["kind"], ()) if name in figures] or list(figures)
-    return [f"{name} {figures[name]:.3g}" for name in chosen]
 
 
 def prune_command(runs: Path, name: str, *, yes: bool) -> None:

@@ -12,6 +12,7 @@ from seekling.evals.diversity import distinct, self_bleu
 from seekling.evals.measure import bootstrap, maj_at_k, pass_at_k, powers_of_two
 from seekling.records import Group, Problem, Rollout, Score, Verdict
 from seekling.rewards.criteria import is_readable, told_language
+from seekling.rewards.rubric import Rubric
 from seekling.tasks.protocol import Task, Traceable
 from seekling.text.reasoning import split
 
@@ -57,6 +58,13 @@ def figures(task: Task, judged: Sequence[Judged]) -> dict[str, Any]:
         **_readable_figures(judged),
         "by_size": _by_size(judged),
     }
+
+
+def criteria(judged: Sequence[Judged], rubric: Rubric) -> dict[str, dict[str, float]]:
+    """What each criterion that is weighed beside accuracy and form gave on average, over the problems it applies to."""
+    names = [name for name, weight in rubric.weights().items() if weight and name not in ("accuracy", "format")]
+    given = {name: [[s.parts[name] for s in j.scores if name in s.parts] for j in judged] for name in names}
+    return {name: interval([_mean(row) for row in rows if row]) for name, rows in given.items() if any(rows)}
 
 
 def examples(judged: Sequence[Judged], num_problems: int, num_rollouts: int) -> list[dict[str, Any]]:

@@ -65,6 +65,23 @@ class Packing(Settings):
     )
 
 
+class Budget(Settings):
+    """What a stage may use, in work that the ledger charges it: training and generation, no evaluation; 0: no bound.
+
+    The stage ends after the first step with which one of them is used up. Tokens and FLOPs are counted, so that the
+    same settings end at the same step everywhere; seconds are measured, and end where this machine got to.
+    """
+
+    tokens: int = Field(0, ge=0, description="tokens that were trained on or sampled")
+    flops: float = Field(0.0, ge=0, description="floating-point operations")
+    seconds: float = Field(0.0, ge=0, description="seconds of metered work: another machine ends at another step")
+
+    def share(self, tokens: int, flops: float, seconds: float) -> float:
+        """How much of it is used: of the bound that is nearest; 0 without any, 1 and more when it is used up."""
+        used = ((tokens, self.tokens), (flops, self.flops), (seconds, self.seconds))
+        return max((spent / bound for spent, bound in used if bound), default=0.0)
+
+
 class Gaps(Settings):
     """Random gaps between positions: a model that cannot count by them carries over to longer texts.
 

@@ -77,8 +77,10 @@ class Optimizers:
     """The optimizers of what a model trains (``requires_grad``) under one schedule; the frozen is not looked at.
 
     What is named like ``apart`` has a loss of its own, and is clipped and moved by itself: nothing it does can change
-    a bit of the rest.
+    a bit of the rest. ``used`` is the share of a budget that is gone, which a stage sets before each step.
     """
+
+    used: float = 0.0
 
     def __init__(
         self, model: nn.Module, config: Optim, num_steps: int, lanes: Lanes = ONE, *, apart: tuple[str, ...] = ()
@@ -145,7 +147,7 @@ class Optimizers:
         return float(self.world.norm(nn.utils.get_total_norm(tensors)))
 
     def _update(self, step: int) -> None:
-        share = schedule_share(self.config, step, self.num_steps)
+        share = schedule_share(self.config, step, self.num_steps, self.used)
         groups = (group for optimizer in self.all for group in optimizer.param_groups)
         for group, peak in zip(groups, self.peaks, strict=True):
             group["lr"] = peak * share
@@ -191,12 +193,15 @@ def is_matrix(name: str, parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and not name.startswith("net.") and not any(part in name for part in others)
 
 
-def schedule_share(config: Optim, step: int, num_steps: int) -> float:
-    """Share of the peak learning rate at ``step`` (counted from 0): linear warm-up, then the chosen fall."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+def schedule_share(config: Optim, step: int, num_steps: int, used: float = 0.0) -> float:
+    """Share of the peak learning rate at ``step`` (counted from 0): linear warm-up, then the chosen fall.
+
+    The fall is as far as the steps after warm-up are, or as ``used``, the share of a budget that is gone, whichever is
+    further: what will end a stage first decides how low its last step is. A budget is used in warm-up too.
+    """
+    rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.schedule == "constant":
-        return 1.0
+        return rise
+    progress = max(used, (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps))
     fall = progress if config.schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
-    return 1 - (1 - config.final_share) * fall
+    return rise * (1 - (1 - config.final_share) * fall)

@@ -10,7 +10,6 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from seekling.config import fingerprint
 from seekling.errors import UserError
 from seekling.learn.optim import Optimizers
 from seekling.model.weights import OnDisk, load_tensors, save_tensors, stream_tensors
-from seekling.runlog.files import disk_error, read_json, sync_folder, write_json
+from seekling.runlog.files import disk_error, read_json, sha256, sync_folder, write_json
 
 KEEP = 2
 """How many checkpoints stay beside the best: the newest, and the one to fall back to."""
@@ -173,9 +172,4 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {file.name: _digest(file) for file in sorted(folder.iterdir()) if file.name != "state.json"}
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as handle:  # read in pieces: a checkpoint may be larger than memory has room for
-        return file_digest(handle, "sha256").hexdigest()
+    return {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != "state.json"}

@@ -6,7 +6,7 @@ A kind names its loop by string; the loop is imported when the stage runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -19,7 +19,7 @@ from seekling.curate.overlap import Overlap
 from seekling.curate.passing import Passing
 from seekling.engine.config import Sampling, Vllm
 from seekling.errors import UserError
-from seekling.learn.config import Adapter, Gaps, Objective, Optim, Packing
+from seekling.learn.config import Adapter, Budget, Gaps, Objective, Optim, Packing
 from seekling.learn.presets import OBJECTIVES
 from seekling.model.config import ModelConfig
 from seekling.model.presets import PRESETS
@@ -88,7 +88,8 @@ class StageSettings(Settings):
 class Trained(StageSettings):
     """What every stage that learns can say."""
 
-    steps: int = Field(ge=1, description="optimizer steps")
+    steps: int = Field(ge=1, description="optimizer steps; with a budget, at most")
+    budget: Budget = Budget()
     optim: Optim = Optim()
     packing: Packing = Packing()
     adapter: Adapter = Adapter()
@@ -416,8 +417,24 @@ class Grpo(Trained):
         return _preset(value, OBJECTIVES, "objective")
 
 
+class AlsoAsked(Settings):
+    """One more task that an evaluation asks. A task's name, or a task's own table, is one with the stage's numbers."""
+
+    task: str | dict[str, Any] = Field(description="a task's name, or a table: name and what differs")
+    problems: int = Field(0, ge=0, description="held-out problems; 0: as many as the stage")
+    samples: int = Field(0, ge=0, description="rollouts per problem; 0: as many as the stage")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_task_alone(cls, value: Any) -> Any:
+        return value if isinstance(value, dict) and "task" in value else {"task": value}
+
+
 class Eval(StageSettings):
-    """Held-out problems, many rollouts each: pass@k, maj@k, lengths, diversity, all with intervals."""
+    """Held-out problems, many rollouts each: pass@k, maj@k, lengths, diversity, all with intervals.
+
+    Of several models, or of several tasks, each model is asked each task.
+    """
 
     kind: Literal["eval"] = "eval"
     task: str | dict[str, Any] = Field("arithmetic", description="a task's name, or a table: name and what differs")
@@ -425,8 +442,20 @@ class Eval(StageSettings):
     samples: int = Field(64, ge=1, description="rollouts per problem: the largest k")
     larger_size: int | None = Field(None, description="a size never trained on, evaluated beside")
     larger_samples: int = Field(8, ge=1, description="rollouts per problem of that size")
+    also: tuple[AlsoAsked, ...] = Field(
+        (), description='further tasks, e.g. ["instructions", { task = "countdown", problems = 32 }]'
+    )
     sampling: Sampling = Sampling()
     rubric: Rubric = Rubric()
+
+    @property
+    def asked(self) -> tuple[AlsoAsked, ...]:
+        """Every task with its numbers, the stage's own first."""
+        own = AlsoAsked(task=self.task, problems=self.problems, samples=self.samples)
+        return own, *(
+            AlsoAsked(task=one.task, problems=one.problems or self.problems, samples=one.samples or self.samples)
+            for one in self.also
+        )
 
 
 class Control(StageSettings):
@@ -514,7 +543,8 @@ class RewardModel(Preferences):
 class Kind:
     """A stage kind: its settings, its loop by name, what it may read (each way a tuple of leavings), what it leaves.
 
-    A leaving is "model", which speaks; "rater", a reward model; "list", chosen problems; "data", chats; or "nothing".
+    A leaving is "model", which speaks; "rater", a reward model; "list", chosen problems; "data", chats; or "nothing". A
+    way whose last ends with ``MANY`` takes one of that or more.
     """
 
     settings: type[StageSettings]
@@ -526,6 +556,8 @@ class Kind:
 
 SPEAKERS: tuple[tuple[str, ...], ...] = (("model",), ("model", "list"), (), ("list",))
 """What stages read that gather: a model, where no teacher speaks, and a list, where problems are not drawn."""
+MANY = "..."
+"""What follows a leaving of which a stage reads any number."""
 
 KINDS: dict[str, Kind] = {
     "pretrain": Kind(Pretrain, "seekling.recipes.pretrain:pretrain", ((),)),
@@ -540,7 +572,7 @@ KINDS: dict[str, Kind] = {
         leaves="list",
     ),
     "grpo": Kind(Grpo, "seekling.recipes.grpo:grpo", (("model",), ("model", "list"))),
-    "eval": Kind(Eval, "seekling.recipes.evaluate:evaluate", (("model",),), leaves="nothing"),
+    "eval": Kind(Eval, "seekling.recipes.evaluate:evaluate", (("model...",),), leaves="nothing"),
     "control": Kind(Control, "seekling.recipes.control:control", (("model",) * 2, ("model",) * 3), leaves="nothing"),
     "dpo": Kind(Dpo, "seekling.recipes.dpo:dpo", (("model",),)),
     "reward_model": Kind(RewardModel, "seekling.recipes.reward_model:reward_model", (("model",),), leaves="rater"),
@@ -556,7 +588,23 @@ LEAVINGS: dict[str, str] = {
 """What stages leave, in words."""
 
 
+def reads(kind: str, found: Sequence[str]) -> bool:
+    """Whether a stage of this kind reads such leavings, in this order."""
+    return any(_fits(way, tuple(found)) for way in KINDS[kind].reads)
+
+
+def _fits(way: tuple[str, ...], found: tuple[str, ...]) -> bool:
+    if not way or not way[-1].endswith(MANY):
+        return found == way
+    first, last = way[:-1], way[-1].removesuffix(MANY)
+    return len(found) >= len(way) and found == first + (last,) * (len(found) - len(first))
+
+
 def told_reads(kind: str) -> str:
-    """What a kind reads, in words: ``a model``, ``nothing, or a model``."""
-    ways = [" and ".join(LEAVINGS[one].partition(",")[0] for one in way) or "nothing" for way in KINDS[kind].reads]
-    return ", or ".join(ways)
+    """What a kind reads, in words: ``a model``, ``nothing, or a model``, ``a model or several``."""
+    return ", or ".join(" and ".join(map(_told, way)) or "nothing" for way in KINDS[kind].reads)
+
+
+def _told(leaving: str) -> str:
+    one = LEAVINGS[leaving.removesuffix(MANY)].partition(",")[0]
+    return f"{one} or several" if leaving.endswith(MANY) else one

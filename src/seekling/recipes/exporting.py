@@ -19,6 +19,8 @@ from seekling.runlog.ledger import Cost, kept, read_ledger, spent
 from seekling.runlog.run import Run
 from seekling.text.tokenizer import Tokenizer
 
+TOLD = ("name", "kind", "fingerprint", "manifest", "inputs", "parents", "data", "code", "source", "figures")
+"""What a lineage tells of each stage."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -58,7 +60,7 @@ def lineage(run: Path, stage: str) -> dict[str, Any]:
     behind = _ancestors(stage, facts)
     head = {name: opened.facts().get(name) for name in ("name", "created", "version", "commit", "seed")}
     stages = [
-        {name: facts[own].get(name) for name in ("name", "kind", "fingerprint", "inputs", "source", "figures")}
+        {name: facts[own].get(name) for name in TOLD}
         | {"spent": _cost(all_spent.get(own)), "kept": _cost(all_kept.get(own))}
         for own in behind
     ]

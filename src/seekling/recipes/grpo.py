@@ -65,7 +65,7 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     score = _scorer(config, judge, stage)
     clock = Clock()
 
-    for index in range(start, config.steps):
+    for index in stage.steps(start, config, optimizers):
         drawn = recall(journal, index, partial(asked_in, config, ask, index))
         groups, scores = drawn or sample_and_judge(policy, ask, config, stage, index, score)
         generated, generating = generation_cost(policy, groups), clock.lap()

@@ -19,6 +19,7 @@ from seekling.recipes.config import (
     KINDS,
     LEAVINGS,
     Curate,
+    Eval,
     Gathered,
     General,
     Import,
@@ -26,6 +27,7 @@ from seekling.recipes.config import (
     Sft,
     StageSettings,
     Trained,
+    reads,
     told_reads,
 )
 from seekling.remote.hub import identity
@@ -57,11 +59,15 @@ class Head(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A checked chain: ``stages`` in the order they run, ``fingerprints`` by stage name."""
+    """A checked chain: ``stages`` in the order they run, ``fingerprints`` by stage name.
+
+    ``data`` tells by stage name what each reads that no stage leaves (``data_of``).
+    """
 
     head: Head
     stages: tuple[StageSettings, ...]
     fingerprints: Mapping[str, str]
+    data: Mapping[str, Mapping[str, Any]]
 
     def folder_name(self, stage: str) -> str:
         """``<name>-<fingerprint8>``: a changed stage writes beside the old one."""
@@ -107,7 +113,8 @@ def load_manifest(name_or_file: str, overrides: Sequence[str] = ()) -> Manifest:
     _check_precision(head, ordered)
     if not head.name:
         head = head.model_copy(update={"name": Path(source.name).stem})
-    return Manifest(head, tuple(ordered), _fingerprints(head, ordered))
+    data = {stage.name: data_of(stage) for stage in ordered}
+    return Manifest(head, tuple(ordered), _fingerprints(head, ordered, data), data)
 
 
 def _locate(name: str) -> Path:
@@ -182,6 +189,8 @@ def _stage(table: Any, index: int, source: Source) -> StageSettings:
         build_task(_task_of(settings), source, f"stage.{index}.task")
     if isinstance(settings, Gathered) and isinstance(settings.merged, General) and settings.merged.task:
         build_task(settings.merged.task, source, f"stage.{index}.general.task")
+    for place, one in enumerate(_also(settings)):
+        build_task(one, source, f"stage.{index}.also.{place}")
     return settings
 
 
@@ -231,7 +240,7 @@ def _in_order(stages: Sequence[StageSettings], source: Source) -> list[StageSett
 
 def _check_reads(stage: StageSettings, found: Sequence[str], where: str) -> None:
     """Raises UserError where what the named stages leave is not what a stage of this kind reads."""
-    if tuple(found) in KINDS[stage.kind].reads:
+    if reads(stage.kind, found):
         return
     pairs = zip(stage.sources, found, strict=True)
     told = "; ".join(f'"{name}", {LEAVINGS[leaves]}' for name, leaves in pairs) or "nothing"
@@ -259,26 +268,45 @@ def _check_origin(stage: StageSettings, found: Sequence[str], where: str) -> Non
         )
 
 
-def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str]:
+def _fingerprints(
+    head: Head, ordered: Sequence[StageSettings], data: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
     """Hash of kind, schema, settings that can change weights, inputs' fingerprints, and content of user files."""
     known: dict[str, str] = {}
     for stage in ordered:
         settings = weight_settings(stage) | {"task": _task_settings(stage)}
+        if isinstance(stage, Eval):
+            settings["also"] = [[_settings_of(one.task), one.problems, one.samples] for one in stage.asked[1:]]
         if isinstance(stage, Trained) and stage.export == "best":
             settings |= {name: getattr(stage, name) for name in stage.decisive}
         settings.pop("source")
-        files: list[Any] = [
-            content_hash(_task_of(stage)),
-            digest_of(stage.data, stage.revision) if isinstance(stage, Sft | Preferences) and stage.data else None,
-        ]
-        files += [identity(stage.model, stage.revision)] if isinstance(stage, Import) else []
-        files += _origins(stage.against) if isinstance(stage, Curate) else []
-        files += _merged(stage) if isinstance(stage, Gathered) else []
-        files += [own] if (own := rewards_hash(getattr(stage, "rubric", Rubric()))) else []
         inputs = [known[name] for name in stage.sources]
         schema = KINDS[stage.kind].schema
-        known[stage.name] = fingerprint(stage.kind, schema, settings, inputs, files, head.seed, head.dtype)
+        known[stage.name] = fingerprint(stage.kind, schema, settings, inputs, data[stage.name], head.seed, head.dtype)
     return known
+
+
+def data_of(stage: StageSettings) -> dict[str, Any]:
+    """What a stage reads that no stage leaves, to the bit: SHA-256 of files, commits of what lies on the hub.
+
+    ``task`` and ``also``: the files of a user's own tasks; ``rewards``: those of own functions; ``merged``: what joins
+    gathered examples; ``data``, ``model`` and ``against`` are called as the settings are. What it does not read is left
+    out.
+    """
+    found: dict[str, Any] = {
+        "task": content_hash(_task_of(stage)),
+        "also": [digest for spec in _also(stage) if (digest := content_hash(spec))],
+        "rewards": rewards_hash(getattr(stage, "rubric", Rubric())),
+    }
+    if isinstance(stage, Sft | Preferences) and stage.data:
+        found["data"] = digest_of(stage.data, stage.revision)
+    if isinstance(stage, Import):
+        found["model"] = identity(stage.model, stage.revision)
+    if isinstance(stage, Curate):
+        found["against"] = _origins(stage.against)
+    if isinstance(stage, Gathered):
+        found["merged"] = _merged(stage)
+    return {name: value for name, value in found.items() if value}
 
 
 def _origins(suites: Sequence[str]) -> list[Any]:
@@ -297,23 +325,30 @@ def _merged(stage: Gathered) -> list[Any]:
         return [digest_of(chats.data, chats.revision)]
     if not isinstance(chats, General) or not chats.task:
         return []
-    task = build_task(chats.task)
-    return [content_hash(chats.task), weight_settings(task) if isinstance(task, Settings) else chats.task]
+    return [content_hash(chats.task), _settings_of(chats.task)]
+
+
+def _also(stage: StageSettings) -> list[str | dict[str, Any]]:
+    """Further tasks that a stage asks."""
+    return [one.task for one in stage.also] if isinstance(stage, Eval) else []
 
 
 def _task_settings(stage: StageSettings) -> Any:
-    """A built-in task with all its settings, so that a new default counts as the change it is; else as written."""
+    """A stage's task as ``_settings_of`` tells it, with the mixture it trains on where the stage names none."""
     text = getattr(stage, "text", None)
-    return _settled(_task_of(stage), tells_mixture=text is not None and not text.qualities)
+    return _settings_of(_task_of(stage), tells_mixture=text is not None and not text.qualities)
 
 
-def _settled(spec: str | Mapping[str, Any], *, tells_mixture: bool) -> Any:
-    """The settings of a task, and of the parts of one that is made of others."""
+def _settings_of(spec: str | Mapping[str, Any], *, tells_mixture: bool = False) -> Any:
+    """A built-in task with all its settings, so that a new default counts as the change it is; else as written.
+
+    Of one that is made of others, those of its parts too.
+    """
     task = build_task(spec) if spec else None
     if not isinstance(task, Settings):
         return spec
     if isinstance(task, Composed):
-        parts = [_settled(part, tells_mixture=tells_mixture) for part in task.tasks]
+        parts = [_settings_of(part, tells_mixture=tells_mixture) for part in task.tasks]
         return weight_settings(task) | {"tasks": parts}
     return weight_settings(task) | ({"mixture": dict(getattr(task, "mixture", {}))} if tells_mixture else {})
 

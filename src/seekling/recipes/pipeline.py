@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from seekling.errors import GateMissed, UserError
 from seekling.learn.lanes import Lanes
 from seekling.model import kernels
 from seekling.plan.machine import machine
+from seekling.recipes import lineage
 from seekling.recipes.config import KINDS, Control, Eval, Gate, Grpo, StageSettings, Trained
 from seekling.recipes.manifest import Manifest
 from seekling.recipes.stage import Interrupted, Stage, Tell
@@ -42,8 +44,8 @@ class Watcher:
     begin: Callable[[str, str], None] = lambda name, state: None
 
 
-def run_manifest(manifest: Manifest, folder: Path, watcher: Watcher) -> Path:
-    """Run every stage that is not finished. Returns the run's folder.
+def run_manifest(manifest: Manifest, folder: Path, watcher: Watcher, again: Sequence[str] = ()) -> Path:
+    """Run every stage that is not finished, and those named in ``again``. Returns the run's folder.
 
     Of several processes the first does so, and the others work on the stages it begins: only the first writes, tells
     and judges. Raises GateMissed at the first gate a stage misses, Interrupted when asked to stop, UserError for the
@@ -55,13 +57,15 @@ def run_manifest(manifest: Manifest, folder: Path, watcher: Watcher) -> Path:
     with locked(folder):
         run = Run(folder)
         refuse_served(manifest, who)
+        lineage.begin_again(manifest, run, again)
+        lineage.refuse_lost(manifest, run)
         device, lanes = set_up(manifest, run, watcher.warn)
         session = run.open_session(manifest.to_toml(), session_facts(manifest, device, lanes))
         read_ledger(folder)  # a damaged line is told before the work, not after it
         ledger = Ledger(folder)
         try:
-            for index, settings in enumerate(manifest.stages):
-                _run_stage(manifest, settings, index, run, session, device, lanes, ledger, watcher)
+            for settings in manifest.stages:
+                _run_stage(manifest, settings, run, session, device, lanes, ledger, watcher)
         finally:
             ledger.close()
         lanes.world.told("")
@@ -174,8 +178,7 @@ def session_facts(manifest: Manifest, device: torch.device, lanes: Lanes) -> dic
     }  # fmt: skip
     return {
         "run": {
-            "version": version("seekling"),
-            "commit": commit(),
+            **code(),
             "seed": manifest.head.seed,
             "stages": [manifest.folder_name(stage.name) for stage in manifest.stages],
         },
@@ -183,6 +186,12 @@ def session_facts(manifest: Manifest, device: torch.device, lanes: Lanes) -> dic
     }
 
 
+def code() -> dict[str, str]:
+    """Version and commit of this package."""
+    return {"version": version("seekling"), "commit": commit()}
+
+
+@cache
 def commit() -> str:
     """The commit this package runs from, or nothing outside a checkout."""
     here = Path(__file__).parent
@@ -201,26 +210,33 @@ def commit() -> str:
 
 
 def _run_stage(
-    manifest: Manifest, settings: StageSettings, index: int, run: Run, session: int, device: torch.device, lanes: Lanes,
+    manifest: Manifest, settings: StageSettings, run: Run, session: int, device: torch.device, lanes: Lanes,
     ledger: Ledger, watcher: Watcher,
 ) -> None:  # fmt: skip
     folder = StageFolder(run.folder / manifest.folder_name(settings.name))
-    if not folder.is_done():
+    if folder.is_done():
+        watcher.begin(settings.name, "finished before")
+    elif lineage.is_lost(manifest, run, settings.name):
+        watcher.begin(settings.name, "gone, and nothing that is left to do reads it")
+        return
+    else:
         if watcher.stop_requested():
             raise Interrupted
         folder.folder.mkdir(parents=True, exist_ok=True)
         for change in _changes(folder.facts().get("settings", {}), settings.model_dump(mode="json", by_alias=True)):
             watcher.warn(f'stage "{settings.name}" began with other runtime settings: {change}')
-        folder.write(**_about(manifest, settings, index), **({} if folder.facts() else {"started": time.time()}))
+        by = lineage.code_of(folder, code(), watcher.warn)
+        since = {} if folder.facts() else {"started": time.time()}
+        folder.write(**lineage.about(manifest, settings), code=by, **since)
         watcher.begin(settings.name, "running")
         if is_shared(settings):
             lanes.world.told(settings.name)
         elif lanes.world.size > 1:
             lanes = _own_lanes(manifest, device)
         stage = _begun(manifest, settings, run, folder, session, device, lanes, ledger, watcher)
-        folder.write(figures=_worked(stage, settings), state="done", weights=folder.weights())
-    else:
-        watcher.begin(settings.name, "finished before")
+        figures, left = _worked(stage, settings), folder.left()
+        folder.write(figures=figures, state="done", left=left)
+        lineage.tell_readers(manifest, run, settings.name, left, watcher.warn)
     _hold_gate(settings, folder)
 
 
@@ -229,20 +245,11 @@ def _begun(
     lanes: Lanes, ledger: Ledger, watcher: Watcher,
 ) -> Stage:  # fmt: skip
     inputs = tuple(StageFolder(run.folder / manifest.folder_name(name)) for name in settings.sources)
-    folder.write(read=_read(inputs, watcher))
+    folder.write(parents=lineage.parents(inputs, watcher.warn))
     return Stage(
         settings.name, folder, inputs, f"{manifest.head.seed}/{settings.name}", session, device,
         getattr(torch, manifest.head.dtype), ledger, watcher.tell, watcher.warn, watcher.stop_requested, lanes,
     )  # fmt: skip
-
-
-def _read(inputs: Sequence[StageFolder], watcher: Watcher) -> dict[str, str]:
-    """The checksums of the weights a stage begins from. One that its stage did not leave so is told of."""
-    found = {source.facts().get("name", source.folder.name): source.weights() for source in inputs}
-    for source, (name, weights) in zip(inputs, found.items(), strict=True):
-        if source.facts().get("weights", weights) != weights:
-            watcher.warn(f'the weights of stage "{name}" are not those it left: {source.model} was changed since')
-    return found
 
 
 def _worked(stage: Stage, settings: StageSettings) -> dict[str, float]:
@@ -263,17 +270,6 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") 
             yield from _changes(was, is_, f"{path}{name}.")
         elif was != is_:
             yield f"{path}{name} was {was}, is {is_}"
-
-
-def _about(manifest: Manifest, settings: StageSettings, index: int) -> dict[str, Any]:
-    fingerprint = manifest.fingerprints[settings.name]
-    plain = settings.model_dump(mode="json", by_alias=True)
-    names = settings.sources
-    return {
-        "name": settings.name, "kind": settings.kind, "index": index, "fingerprint": fingerprint, "state": "running",
-        "inputs": {"from": names[0] if len(names) == 1 else list(names)} if names else {}, "settings": plain,
-        "gate": plain.get("gate", {}),
-    }  # fmt: skip
 
 
 def _loop(kind: str) -> Callable[[Stage, StageSettings], dict[str, float]]:

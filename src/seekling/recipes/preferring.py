@@ -65,7 +65,7 @@ def learn_pairs(
 
     if BEFORE not in stage.folder.facts():
         stage.folder.write(**{BEFORE: measured(0)})
-    for index in range(stage.restore(config, model, optimizers), config.steps):
+    for index in stage.steps(stage.restore(config, model, optimizers), config, optimizers):
         texts = way.lesson(found.train(index))
         batch = pack(texts, config.packing.row_tokens, together=2).to(stage.device)
         figures = means(step(

@@ -26,7 +26,7 @@ from seekling.recipes.config import KINDS, StageSettings, Trained
 from seekling.recipes.journal import SharedJournal
 from seekling.records import StepRecord
 from seekling.runlog.files import read_json, write_json
-from seekling.runlog.ledger import Entry, Ledger
+from seekling.runlog.ledger import Cost, Entry, Ledger
 from seekling.runlog.run import Journal, MetricLog, StageFolder
 from seekling.text.tokenizer import Tokenizer
 
@@ -65,6 +65,8 @@ class Stage:
     metrics: MetricLog = field(init=False)
     _told: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     _best: Best | None = None
+    _spent: Cost = field(default_factory=Cost)
+    _used: float = 0.0
     _self_testing: float = 0.0
     _began: float = field(init=False)
     _seconds_before: float = field(init=False)
@@ -115,6 +117,7 @@ class Stage:
             raise self._diverged(f"at step {step} {wrong[0]} is not a finite number")
         told = {name: value for name, value in figures.items() if name not in wrong}
         self._told[step] = told
+        self._spent += Cost(tokens, flops, seconds)
         self.metrics.write(StepRecord(step, self.session, seconds, tokens, flops, told))
         self.tell(self.name, step, of, {k: v for k, v in told.items() if isinstance(v, int | float)})
 
@@ -126,11 +129,39 @@ class Stage:
         optimizers.guard.barred = self.world.told(sorted(self._barred()))
         start = restore(self.checkpoints, model, optimizers, self.warn)
         self._best = best_of(self.checkpoints, start) if start else None
-        known = self.folder.metrics() if start % config.checkpoint_every else []  # someone stopped it on the way
-        self._told = {record.step: record.metrics for record in known if record.step < start}
+        done = [record for record in self.folder.metrics() if record.step < start]
+        self._spent = sum((Cost(record.tokens, record.flops, record.seconds) for record in done), Cost())
+        self._use(config)
+        known = done if start % config.checkpoint_every else []  # someone stopped it on the way
+        self._told = {record.step: record.metrics for record in known}
         if self._best and config.export == "best":
-            take_weights(self.checkpoints, self._best, model if start >= config.steps else None)
+            take_weights(self.checkpoints, self._best, model if self._is_over(start, config) else None)
         return start
+
+    def steps(self, start: int, config: Trained, optimizers: Optimizers) -> Iterator[int]:
+        """The steps to do from ``start`` on: all that are left, or as many as the budget lasts for; then it tells so.
+
+        Each begins with the optimizers knowing what share of the budget is gone.
+        """
+        step = start
+        while not self._is_over(step, config):
+            optimizers.used = self._used
+            yield step
+            step += 1
+        if step < config.steps:
+            self.folder.write(ended={"by": "budget", "steps": step, "of": config.steps, **asdict(self._spent)})
+            self.warn(
+                f'stage "{self.name}": its budget is used up after {step} of at most {config.steps} steps'
+                f" ({self._spent.tokens:,} tokens, {self._spent.flops:.4g} FLOPs, {self._spent.seconds:.1f} s)"
+            )
+
+    def _use(self, config: Trained) -> None:
+        """Note the share of the budget that is gone. Of several processes the first measures, and all end alike."""
+        self._used = self.world.told(config.budget.share(self._spent.tokens, self._spent.flops, self._spent.seconds))
+
+    def _is_over(self, next_step: int, config: Trained) -> bool:
+        """Whether all is done: every step, or as much as the budget allows."""
+        return next_step >= config.steps or self._used >= 1
 
     def save(self, next_step: int, config: Trained, model: Decoder, optimizers: Optimizers) -> None:
         """A checkpoint when one is due or someone asked to stop. Raises Interrupted then, unless all is done.
@@ -139,7 +170,8 @@ class Stage:
         skipped.
         """
         self._hold_skipped(next_step - 1, config, optimizers)
-        asked, is_last = self.world.told(self.stop_requested()), next_step >= config.steps
+        self._use(config)
+        asked, is_last = self.world.told(self.stop_requested()), self._is_over(next_step, config)
         is_compared = next_step % config.checkpoint_every == 0 or (is_last and config.export == "best")
         if asked or is_compared:
             self.refuse_broken(model)

@@ -42,7 +42,7 @@ def learn_text(
     balance, speed = (config.balance_weight, config.bias_speed) if isinstance(config, Pretrain) else (0.0, 0.0)
     gaps = config.gaps if isinstance(config, Pretrain) else Gaps()
     clock = Clock()
-    for index in range(start, config.steps):
+    for index in stage.steps(start, config, optimizers):
         batch = pack(texts(index), config.packing.row_tokens)
         context = float(batch.rows.positions_BT.float().mean())
         batch = spread(batch, gaps, model.config.max_position_embeddings, seed_of(stage.seed, index, "gaps"))

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from seekling.report.read import read_run
+from seekling.report.tables import descents
 from seekling.report.view import Estimate, EvalView, RunView, StageView
 from seekling.runlog.ledger import Cost
 
@@ -30,6 +31,7 @@ def render_card(
     return template.render(
         name=name, shape=shape, loaders=loaders, family=shape["family"], version=view.version if view else "",
         sentence=_sentence(behind), base_models=bases, stages=_stages(view, behind), evaluations=evaluations,
+        descents=descents(behind),
         example=_example(view),
     )  # fmt: skip
 
@@ -70,16 +72,16 @@ def _stages(view: RunView | None, behind: list[StageView]) -> list[dict[str, Any
 def _evaluations(view: RunView, stage: str) -> Iterator[dict[str, Any]]:
     """One row per figure of every evaluation of this very stage's model."""
     for other in view.stages:
-        if other.evaluation and stage in other.inputs:
-            found = other.evaluation
-            yield from (_row(found, f"pass@{k}", estimate) for k, estimate in found.pass_at_k.items())
-            yield from (_row(found, f"maj@{k}", estimate) for k, estimate in list(found.maj_at_k.items())[-1:])
+        for found in other.evaluations:
+            if stage == found.model and stage in other.inputs:
+                yield from (_row(found, f"pass@{k}", estimate) for k, estimate in found.pass_at_k.items())
+                yield from (_row(found, f"maj@{k}", estimate) for k, estimate in list(found.maj_at_k.items())[-1:])
 
 
 def _row(found: EvalView, metric: str, estimate: Estimate) -> dict[str, Any]:
     known = estimate.low is not None and estimate.high is not None
     return {
-        "task": found.task, "metric": metric, "value": round(estimate.value, 5),
+        "task": found.label, "metric": metric, "value": round(estimate.value, 5),
         "interval": f"{estimate.low:.3f} to {estimate.high:.3f}" if known else "not known",
         "conditions": f"{found.problems} problems x {found.samples} rollouts",
         "args": {"problems": found.problems, "samples": found.samples, "low": estimate.low, "high": estimate.high},
@@ -88,6 +90,6 @@ def _row(found: EvalView, metric: str, estimate: Estimate) -> dict[str, Any]:
 
 def _example(view: RunView | None) -> str:
     """A held-out problem that the run asked, so that the snippet shows something the model knows."""
-    evaluations = [s.evaluation for s in view.stages if s.evaluation] if view else []
+    evaluations = [found for s in view.stages for found in s.evaluations] if view else []
     prompts = [p.prompt for found in evaluations for p in found.rollouts]
     return prompts[0] if prompts else "What is 12 + 7?"

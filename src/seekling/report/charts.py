@@ -23,6 +23,9 @@ MAX_POINTS = 400
 """A longer line is thinned to bucket means: a screen would show no more, the file would only weigh more."""
 
 MAX_COLUMNS = 72
+MAX_DOUBLINGS = 8
+INKS = 4
+"""Colours that can be told apart."""
 MAX_STRIPS = 6
 LEVELS = (0.25, 0.5, 0.75, 0.9, 1.1, 1.35, 1.7, 2.2)
 """Bounds between the nine tints of the load strip, in fair shares; the middle tint is fair."""
@@ -68,6 +71,15 @@ class Dot:
     estimate: Estimate
     ink: int = 1
     strong: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A line down the rows of a track chart: a share for each row, None where there is none."""
+
+    name: str
+    ink: int
+    shares: Sequence[Estimate | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +187,24 @@ def dot_chart(key: str, title: str, dots: Sequence[Dot], x_label: str) -> Markup
     return _svg(key, title, words, body, height=frame.bottom + 42)
 
 
+def track_chart(key: str, title: str, rows: Sequence[str], tracks: Sequence[Track], x_label: str) -> Markup:
+    """Shares of several things down rows of names, from 0 to 100 %: what moves which way, and by how much."""
+    frame = _Frame(
+        (0, 1), (0, 1), 118, 386, top=18.0 + 16 * len(tracks), bottom=30.0 + 16 * len(tracks) + 34 * len(rows)
+    )
+    names = [_text(frame.left, 12 + 16.0 * n, track.name, f"label s{track.ink}") for n, track in enumerate(tracks)]
+    height = {row: frame.top + 22 + 34.0 * n for n, row in enumerate(rows)}
+    sides = [_text(frame.left - 10, y + 4, _cut(row), "axis end") for row, y in height.items()]
+    body = [
+        _share_axis(frame, x_label),
+        *names,
+        *sides,
+        *(_track(frame, track, list(height.values())) for track in tracks),
+    ]
+    words = "; ".join(f"{track.name}: {_told(rows, track)}" for track in tracks)
+    return _svg(key, title, words, body, height=frame.bottom + 42)
+
+
 def bar_chart(key: str, title: str, kinds: Sequence[str], bars: Sequence[Bar], unit: Callable[[float], str]) -> Markup:
     """Horizontal bars made of parts; what a part is stands above the first bar in the part's ink."""
     largest = max((sum(bar.parts) for bar in bars), default=0.0) or 1.0
@@ -221,7 +251,8 @@ def _ticks(low: float, high: float, wanted: int = 4) -> list[float]:
 
 def _x_ticks(frame: _Frame) -> list[float]:
     if frame.log2:
-        return [2.0**n for n in range(math.ceil(math.log2(frame.x[0])), math.floor(math.log2(frame.x[1])) + 1)]
+        powers = range(math.ceil(math.log2(frame.x[0])), math.floor(math.log2(frame.x[1])) + 1)
+        return [2.0**n for n in powers[:: max(1, -(-len(powers) // MAX_DOUBLINGS))]]
     low, high = frame.x
     if high <= low:
         return [low]
@@ -358,6 +389,29 @@ def _dot(frame: _Frame, dot: Dot, y: float) -> Markup:
     mark = Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="4.5"/>').format(dot.ink, frame.px(e.value), y + 5)
     name = _text(frame.left + 4, y - 6, dot.name, f"label name s{dot.ink}{weight}")
     return Markup("").join([line, mark, name, _text(392, y + 9, _share(e.value), f"label end s{dot.ink}{weight}")])
+
+
+def _track(frame: _Frame, track: Track, heights: Sequence[float]) -> Markup:
+    """The line of a track, moved a little beside the others so that intervals do not lie on each other."""
+    shift = 4.0 * (track.ink - 2.5)
+    found = [(e, y + shift) for e, y in zip(track.shares, heights, strict=True) if e]
+    parts = [Markup('<path class="line thin s{}" d="M{}"/>').format(
+        track.ink, "L".join(f"{frame.px(e.value):.1f} {y:.1f}" for e, y in found))] if found else []  # fmt: skip
+    for e, y in found:
+        low, high = (e.value if end is None else end for end in (e.low, e.high))
+        parts.append(Markup('<path class="span s{}" d="M{:.1f} {:.1f}H{:.1f}"/>').format(
+            track.ink, frame.px(low), y, frame.px(high)))  # fmt: skip
+        parts.append(Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="3.6"/>').format(
+            track.ink, frame.px(e.value), y))  # fmt: skip
+    return Markup("").join(parts)
+
+
+def _told(rows: Sequence[str], track: Track) -> str:
+    return ", ".join(f"{row} {_share(e.value)}{_ends(e)}" for row, e in zip(rows, track.shares, strict=True) if e)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 17 else f"{name[:16]}\u2026"
 
 
 def _bar(bar: Bar, y: float, scale: float, label: str) -> Markup:

@@ -12,14 +12,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from seekling.report import figures, rollouts, story, tables, words
+from seekling.report import figures, graph, lineage, rollouts, story, tables, tax, words
 from seekling.report.read import read_run
-from seekling.report.view import compare
+from seekling.report.view import RunView, compare
 from seekling.runlog.files import write_atomic
 
 NUM_PROBLEMS_OPEN, NUM_PROBLEMS = 4, 12
 _PERCENTAGE = re.compile(rf"[\d.]+{words.THIN}%")
-_CONTROL = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
+CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
 """A control character shows as its picture: HTML has no place for it, and a model may say any."""
 _HERE = Path(__file__).parent
 
@@ -35,7 +35,7 @@ def render_report(run: Path) -> str:
     """The page as text. Raises UserError when ``run`` is no run or one of its files is broken."""
     view = read_run(run)
     pair = compare(view)
-    page = _environment().get_template("page.html.jinja")
+    page = environment().get_template("page.html.jinja")
     text = page.render(
         run=view,
         pair=pair,
@@ -55,27 +55,38 @@ def render_report(run: Path) -> str:
         cost_figure=figures.cost_figure(view.ledger),
         tests=[(stage, test) for stage in view.stages for test in stage.selftests],
         gates=[(stage, gate) for stage in view.stages for gate in stage.gates],
-        **_inline(),
+        tax=(taxed := tax.tax(view)),
+        tax_figure=tax.tax_figure(taxed) if taxed else None,
+        graph=_drawn_graph(view),
+        descents=tables.descents(view.stages),
+        **inline(),
     )
-    return text.translate(_CONTROL)
+    return text.translate(CONTROL_PICTURES)
+
+
+def _drawn_graph(view: RunView) -> Markup | None:
+    """The graph of the run's stages; each box leads to where the page tells of that stage."""
+    nodes = lineage.graph(view)
+    places = {node.name: f"from-{node.stage.folder.name}" for node in nodes if node.stage}
+    return graph.draw(nodes, places) if nodes else None
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
     """Everything is escaped unless a chart says it is markup; a name the page misses is an error of ours."""
-    environment = Environment(
+    made = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"parts": rollouts.parts, "tally": rollouts.tally, "emphasise": _emphasise}
-    environment.filters |= {"number": words.number, "duration": words.duration}
-    return environment
+    made.filters |= {"parts": rollouts.parts, "tally": rollouts.tally, "emphasise": _emphasise}
+    made.filters |= {"number": words.number, "duration": words.duration, "flops": words.flops}
+    return made
 
 
-def _inline() -> dict[str, Any]:
+def inline() -> dict[str, Any]:
     """Stylesheet and script, and the content policy that admits exactly these two and nothing else."""
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "readout.js.jinja"))
     policy = f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; img-src data:; "

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seekling.config import fingerprint
 from seekling.errors import UserError
 from seekling.records import StepRecord
 from seekling.report.view import (
@@ -25,6 +26,8 @@ from seekling.report.view import (
     GatheringView,
     LedgerRow,
     Load,
+    Origin,
+    Parent,
     ProblemView,
     Regression,
     RolloutView,
@@ -104,12 +107,36 @@ def _stage(folder: Path) -> StageView | None:
         seconds=_number(info.get("seconds")),
         steps=_steps(lines),
         expert_load=_expert_load(lines),
-        evaluation=_evaluation(_document(folder / "eval.json")),
+        evaluations=tuple(_evaluations(_document(folder / "eval.json"))),
         controls=tuple(_controls(_mapping(_document(folder / "control.json").get("controls")))),
         curation=_curation(_document(folder / "curate.json")),
         gathering=_gathering(_document(folder / "gathered.json")),
         regressions=tuple(_regression(_mapping(r)) for r in _document(folder / "regression.json").values()),
+        origin=_origin(info),
+        ended=_ended(_mapping(info.get("ended"))),
     )
+
+
+def _origin(info: Mapping[str, Any]) -> Origin:
+    parents = [
+        Parent(_text(p.get("name")), _text(p.get("fingerprint")), _texts(p.get("left")))
+        for p in map(_mapping, _list(info.get("parents")))
+    ]
+    data = {str(name): _digest(value) for name, value in _mapping(info.get("data")).items()}
+    code = [(_text(c.get("version")), _text(c.get("commit"))) for c in map(_mapping, _list(info.get("code")))]
+    return Origin(tuple(parents), data, tuple(code))
+
+
+def _digest(value: Any) -> str:
+    """One digest for what a stage read, which may be many files: theirs, or one of all."""
+    if isinstance(value, dict) and len(value) == 1:
+        return _digest(next(iter(value.values())))
+    return value if isinstance(value, str) else fingerprint(value)
+
+
+def _ended(data: Mapping[str, Any]) -> tuple[int, int] | None:
+    steps, of = _whole(data.get("steps")), _whole(data.get("of"))
+    return None if steps is None or of is None else (steps, of)
 
 
 def _current(stages: list[StageView], listed: set[str]) -> tuple[tuple[StageView, ...], tuple[str, ...]]:
@@ -160,14 +187,19 @@ def _load_of(metrics: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
     return {layer: tuple(values) for layer, values in nested.items()}
 
 
-def _evaluation(data: Mapping[str, Any]) -> EvalView | None:
-    if not data:
-        return None
-    curves = ("pass_at_k", "maj_at_k", "by_size")
+def _evaluations(data: Mapping[str, Any]) -> Iterator[EvalView]:
+    """The evaluation that the file holds, or those it lists."""
+    listed = _list(data.get("evaluations")) if "evaluations" in data else [data]
+    yield from (_evaluation(one) for one in map(_mapping, listed) if one)
+
+
+def _evaluation(data: Mapping[str, Any]) -> EvalView:
+    curves = ("pass_at_k", "maj_at_k", "by_size", "criteria")
     named = {k: e for k, v in data.items() if k not in curves and isinstance(v, dict) and (e := _estimate(v))}
     return EvalView(
         model=_text(data.get("model")),
         task=_text(data.get("task")),
+        label=_text(data.get("label")) or _text(data.get("task")),
         problems=int(_number(data.get("problems")) or 0),
         samples=int(_number(data.get("samples")) or 0),
         seed=_whole(data.get("seed")),
@@ -175,6 +207,7 @@ def _evaluation(data: Mapping[str, Any]) -> EvalView | None:
         maj_at_k=_by_k(data.get("maj_at_k")),
         figures=named,
         by_size=dict(sorted(_estimates(data.get("by_size")).items(), key=lambda item: (len(item[0]), item[0]))),
+        criteria=_estimates(data.get("criteria")),
         rollouts=tuple(_problem(_mapping(p)) for p in _list(data.get("rollouts"))),
     )
 
@@ -340,6 +373,10 @@ def _estimate(value: Any) -> Estimate | None:
 
 def _numbers(value: Any) -> dict[str, float]:
     return {str(key): n for key, v in _mapping(value).items() if (n := _number(v)) is not None}
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {str(key): _text(v) for key, v in _mapping(value).items()}
 
 
 def _number(value: Any) -> float | None:

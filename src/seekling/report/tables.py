@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from seekling.report import story, words
@@ -63,13 +63,37 @@ class CostTable:
     total: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """Where one stage comes from: each parent with its fingerprint, digests of what else it read, the code."""
+
+    stage: StageView
+    parents: Sequence[tuple[str, str]]
+    data: Sequence[tuple[str, str]]
+    code: Sequence[str]
+
+
+def descents(stages: Iterable[StageView]) -> list[Descent]:
+    """A row for each stage, fingerprints and digests by their first letters."""
+    return [
+        Descent(
+            stage,
+            [(parent.name, parent.fingerprint[:8]) for parent in stage.origin.parents]
+            or [(n, "") for n in stage.inputs],
+            [(name, digest[:12]) for name, digest in stage.origin.data.items()],
+            [" ".join(part for part in (version, commit[:12]) if part) for version, commit in stage.origin.code],
+        )
+        for stage in stages
+    ]
+
+
 def solvers(run: RunView, pair: Comparison) -> Iterator[Solver]:
     """The base, every control, the trained model."""
     yield from _model_row("before reinforcement", pair.before, "The model that reinforcement started from.", BASE)
     for control in story.controls_of(run):
         if control.pass_rate:
             tokens = f"{control.tokens.value:.1f}" if control.tokens else ""
-            yield Solver(story.control_name(control), _cell(control.pass_rate), tokens, control.what, CONTROL)
+            yield Solver(story.control_name(control), cell_of(control.pass_rate), tokens, control.what, CONTROL)
     yield from _model_row("after reinforcement", pair.after, "The model this run made.", TRAINED)
 
 
@@ -113,7 +137,7 @@ def _forgotten(told: Regression) -> Measure:
         change = Cell(moved, f"points {words.interval(told.change)}".replace("-", "\u2212"))
         high = told.change.high
         note = "forgotten" if high is not None and high < 0 else ""
-    return Measure(told.name, _cell(told.before), _cell(told.after), change, note)
+    return Measure(told.name, cell_of(told.before), cell_of(told.after), change, note)
 
 
 def cost(rows: Sequence[LedgerRow]) -> CostTable | None:
@@ -131,7 +155,7 @@ def _model_row(name: str, evaluation: EvalView | None, what: str, ink: int) -> I
     rate = story.pass_1(evaluation)
     if evaluation and rate:
         tokens = evaluation.figures.get("mean_tokens")
-        yield Solver(name, _cell(rate), f"{tokens.value:.1f}" if tokens else "", what, ink)
+        yield Solver(name, cell_of(rate), f"{tokens.value:.1f}" if tokens else "", what, ink)
 
 
 def _by_k(name: str, sides: Sequence[Mapping[int, Estimate]]) -> dict[int, Measure]:
@@ -148,10 +172,11 @@ def _measure(
         moved = f"{100 * difference:+.1f}" if shares else f"{difference:+.2f}"
         notes = ["points"] * shares + ["intervals overlap"] * story.overlap(before, after)
         change = Cell(moved.replace("-", "\u2212"), ", ".join(notes))
-    return Measure(name, _cell(before, shares), _cell(after, shares), change, note)
+    return Measure(name, cell_of(before, shares), cell_of(after, shares), change, note)
 
 
-def _cell(estimate: Estimate | None, shares: bool = True) -> Cell:
+def cell_of(estimate: Estimate | None, shares: bool = True) -> Cell:
+    """A figure with its interval; a dash where there is none."""
     if estimate is None:
         return Cell("\u2013")
     value = words.percent(estimate.value) if shares else f"{estimate.value:.2f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,15 @@ class ProblemView:
 
 @dataclass(frozen=True, slots=True)
 class EvalView:
-    """What ``eval.json`` holds. ``figures`` are the named estimates (mean_tokens, format_rate, ...)."""
+    """One model on one task: what ``eval.json`` holds, or one of those it lists.
+
+    ``label`` names the task where a stage asks several. ``figures`` are the named estimates (mean_tokens, format_rate,
+    ...), ``criteria`` what the rubric weighs beside accuracy and form.
+    """
 
     model: str
     task: str
+    label: str
     problems: int
     samples: int
     seed: int | None
@@ -60,7 +65,17 @@ class EvalView:
     maj_at_k: Mapping[int, Estimate]
     figures: Mapping[str, Estimate]
     by_size: Mapping[str, Estimate]
+    criteria: Mapping[str, Estimate]
     rollouts: tuple[ProblemView, ...]
+
+    def estimate(self, figure: str) -> Estimate | None:
+        """A figure by its name: ``pass@8``, ``maj@4``, ``mean_tokens``, a criterion, ``size 6``; None for others."""
+        kind, at, k = figure.partition("@")
+        if at:
+            curve = {"pass": self.pass_at_k, "maj": self.maj_at_k}.get(kind, {})
+            return curve.get(int(k)) if k.isdigit() else None
+        size = self.by_size.get(figure.removeprefix("size ")) if figure.startswith("size ") else None
+        return size or self.figures.get(figure) or self.criteria.get(figure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +158,29 @@ class Regression:
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """A stage that another read: its fingerprint, and checksums of what was read, by what it is."""
+
+    name: str
+    fingerprint: str
+    left: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a stage comes from: parents, digests of what else it read, the code that worked on it (version, commit)."""
+
+    parents: tuple[Parent, ...] = ()
+    data: Mapping[str, str] = field(default_factory=dict)
+    code: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StageView:
     """One stage folder: what it was asked, what became of it, and every step it logged (a repeat's last).
 
     ``start`` is the stage or model whose weights it began with, ``""`` for none; ``inputs`` all that it used.
+    ``ended`` tells after how many steps of how many a budget ended it.
     """
 
     folder: Path
@@ -165,11 +199,13 @@ class StageView:
     seconds: float | None
     steps: tuple[StepRecord, ...]
     expert_load: Mapping[str, Load]
-    evaluation: EvalView | None
+    evaluations: tuple[EvalView, ...]
     controls: tuple[Control, ...]
     curation: CurationView | None = None
     gathering: GatheringView | None = None
     regressions: tuple[Regression, ...] = ()
+    origin: Origin = Origin()
+    ended: tuple[int, int] | None = None
 
     def curve(self, metric: str) -> list[tuple[float, float]]:
         """``(step, value)`` wherever ``metric`` was logged and finite."""
@@ -256,7 +292,7 @@ def compare(run: RunView) -> Comparison:
     Before is the eval of the model that reinforcement started from, else the last eval of an imported, pretrained
     or supervised model; both on the same task where that is possible.
     """
-    tried = [(e, s) for stage in run.stages if (e := stage.evaluation) and (s := source_of(run, stage))]
+    tried = [(e, s) for stage in run.stages for e in stage.evaluations if (s := source_of(run, stage, e))]
     befores = [(e, s) for e, s in tried if s.kind != "grpo"]
     after = next((pair for pair in reversed(tried) if pair[1].kind == "grpo"), None)
     if after is None:
@@ -266,9 +302,9 @@ def compare(run: RunView) -> Comparison:
     return Comparison(None if best is None else befores[best][0], after[0])
 
 
-def source_of(run: RunView, stage: StageView) -> StageView | None:
-    """The stage whose model ``stage`` used: its input, else the stage its eval names."""
-    names = (*stage.inputs, stage.evaluation.model if stage.evaluation else "")
+def source_of(run: RunView, stage: StageView, evaluation: EvalView) -> StageView | None:
+    """The stage whose model was evaluated: that which the evaluation names, else what its stage read."""
+    names = (evaluation.model, *stage.inputs)
     found = (run.stage(name) for name in names)
     return next((s for s in found if s is not None and s.kind in MODEL_KINDS), None)
 

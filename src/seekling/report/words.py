@@ -11,6 +11,8 @@ THIN = "\u202f"
 
 NO_BREAK = "\u00a0"
 
+_POWERS = "kMGTPE"
+
 _FLOP_UNITS = (
     (1e18, "EFLOP"),
     (1e15, "PFLOP"),
@@ -66,3 +68,9 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}{THIN}min {rest}{THIN}s"
     return f"{minutes // 60}{THIN}h {minutes % 60}{THIN}min"
+
+
+def short(value: float) -> str:
+    """``1234567`` -> ``1.23M``; nothing for 0."""
+    power = sum(abs(value) >= 999.5 * 1000**n for n in range(len(_POWERS)))
+    return f"{value / 1000**power:.3g}{_POWERS[power - 1] if power else ''}" if value else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -54,6 +55,12 @@ def read_json(file: Path) -> Any:
         raise UserError(
             f"{file} is damaged: {error}", next_step="Restore it, or remove its folder and run again."
         ) from None
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file, which is read in pieces: it may be larger than memory has room for."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 class Lines:

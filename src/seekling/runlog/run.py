@@ -16,7 +16,19 @@ from typing import Any
 
 from seekling.errors import UserError, nearest
 from seekling.records import StepRecord
-from seekling.runlog.files import Lines, line_at, placed_lines, read_json, read_records, write_atomic, write_json
+from seekling.runlog.files import (
+    Lines,
+    line_at,
+    placed_lines,
+    read_json,
+    read_records,
+    sha256,
+    write_atomic,
+    write_json,
+)
+
+READ = ("problems.jsonl", "data.jsonl")
+"""Files by which a stage leaves something other than a model."""
 
 
 class Run:
@@ -89,9 +101,17 @@ class StageFolder:
         files = sorted(self.model.glob("*.safetensors"))
         whole = hashlib.sha256()
         for file in files:
-            with file.open("rb") as handle:
-                whole.update(hashlib.file_digest(handle, "sha256").digest())
+            whole.update(bytes.fromhex(sha256(file)))
         return whole.hexdigest() if files else ""
+
+    def leavings(self) -> list[str]:
+        """What other stages may read here: ``weights``, and by file name a list or chats."""
+        has_weights = any(self.model.glob("*.safetensors"))
+        return [*(["weights"] if has_weights else []), *(name for name in READ if (self.folder / name).exists())]
+
+    def left(self) -> dict[str, str]:
+        """Their checksums (SHA-256)."""
+        return {name: self.weights() if name == "weights" else sha256(self.folder / name) for name in self.leavings()}
 
     def facts(self) -> dict[str, Any]:
         """The parsed stage.json, or nothing when the stage has not begun."""

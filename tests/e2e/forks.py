@@ -281,7 +281,7 @@ def _limit(misfortune: Misfortune) -> None:
 def _probe(misfortune: Misfortune, counts: dict[str, int]) -> None:
     """Watch the places where a run touches the disk, the sampler or the weights."""
     from seekling.learn.optim import Optimizers
-    from seekling.recipes import evaluate, grpo, policy
+    from seekling.recipes import evaluate, policy, scenes
     from seekling.recipes.stage import Stage
     from seekling.runlog import files
 
@@ -322,7 +322,7 @@ def _probe(misfortune: Misfortune, counts: dict[str, int]) -> None:
 
     files.Lines.append = appended  # type: ignore[method-assign]
     Path.rename, Path.replace = moved(rename), moved(replace)  # type: ignore[method-assign]
-    grpo.sample_groups, evaluate.sample_groups = sampled("sample"), sampled("eval")
+    scenes.sample_groups, evaluate.sample_groups = sampled("sample"), sampled("eval")
     Stage.log, Optimizers._update = logged, updated  # type: ignore[method-assign]
     os.fsync = lambda handle: strike(["sync"], lambda: sync(handle), lambda: None)
 

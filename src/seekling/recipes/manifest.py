@@ -19,8 +19,10 @@ from seekling.recipes.config import (
     KINDS,
     LEAVINGS,
     Curate,
+    Grpo,
     Import,
     Preferences,
+    RewardModel,
     Sft,
     StageSettings,
     Trained,
@@ -30,6 +32,7 @@ from seekling.remote.hub import identity
 from seekling.remote.rows import digest_of
 from seekling.rewards.rubric import Rubric
 from seekling.rewards.rubric import content_hash as rewards_hash
+from seekling.tasks.protocol import Helpable
 from seekling.tasks.registry import build_task, content_hash
 
 
@@ -176,8 +179,36 @@ def _stage(table: Any, index: int, source: Source) -> StageSettings:
         )
     settings = parse(KINDS[kind].settings, table, source=source, path=f"stage.{index}")
     if _task_of(settings) or (hasattr(settings, "task") and not hasattr(settings, "data")):
-        build_task(_task_of(settings), source, f"stage.{index}.task")
+        task = build_task(_task_of(settings), source, f"stage.{index}.task")
+        _check_rule(settings, task, source.where([*where, "task"]))
+    if isinstance(settings, Grpo) and settings.also:
+        _check_scenarios(settings, source, index)
     return settings
+
+
+def _check_rule(settings: StageSettings, task: Any, where: str) -> None:
+    """Raises UserError for sampled answers of a task that cannot say which is more helpful."""
+    if getattr(settings, "compare", "") == "sampled" and not isinstance(task, Helpable):
+        raise UserError(
+            f'stage "{settings.name}" compares sampled answers, and task "{task.name}" has no rule to label them by',
+            where=where,
+            next_step="Give it helpfulness(problem, answer), or take a task that has one.",
+        )
+
+
+def _check_scenarios(settings: Grpo, source: Source, index: int) -> None:
+    """Raises UserError for a scenario whose task is none, and for two of one name."""
+    places = [f"stage.{index}.task", *(f"stage.{index}.also.{at}.task" for at in range(len(settings.also)))]
+    names: list[str] = []
+    for scenario, place in zip(settings.scenarios, places, strict=True):
+        name = scenario.name or build_task(scenario.task, source, place).name
+        if name in names:
+            raise UserError(
+                f'two scenarios of stage "{settings.name}" are called "{name}"',
+                where=source.where([int(part) if part.isdigit() else part for part in place.split(".")]),
+                next_step='Give one a name of its own: { name = "harder", task = ... }',
+            )
+        names.append(name)
 
 
 def _check_precision(head: Head, stages: Sequence[StageSettings]) -> None:
@@ -210,7 +241,9 @@ def _in_order(stages: Sequence[StageSettings], source: Source) -> list[StageSett
                     where=where,
                     next_step=nearest(wanted, names),
                 )
-        _check_reads(stage, [KINDS[stages[names.index(name)].kind].leaves for name in stage.sources], where)
+        inputs = [stages[names.index(name)] for name in stage.sources]
+        _check_reads(stage, [KINDS[one.kind].leaves for one in inputs], where)
+        _check_rated(stage, [one for one in inputs if KINDS[one.kind].leaves == "rater"], where)
     ordered: list[StageSettings] = []
     while len(ordered) < len(stages):
         done = {stage.name for stage in ordered}
@@ -235,11 +268,50 @@ def _check_reads(stage: StageSettings, found: Sequence[str], where: str) -> None
     )
 
 
+def _check_rated(stage: StageSettings, raters: Sequence[StageSettings], where: str) -> None:
+    """Raises UserError where a rubric weighs a reward model's word and there is none to give it, or the other way."""
+    weighed = [rubric.rated for rubric in _rubrics_of(stage) if rubric.rated.weight]
+    readers = [kind for kind, told in KINDS.items() if any("rater" in way for way in told.reads)]
+    if weighed and not raters:
+        is_reader = stage.kind in readers
+        raise UserError(
+            f'the rubric of stage "{stage.name}" weighs "rated", and the stage reads no reward model',
+            where=where,
+            next_step='Name one behind the model: from = ["model", "rater"].' if is_reader
+            else f"A stage of kind {stage.kind} reads none; of kind {' or '.join(readers)} it could.",
+        )  # fmt: skip
+    if raters and not weighed:
+        raise UserError(
+            f'stage "{stage.name}" reads "{raters[0].name}", a reward model, and none of its rubrics weighs "rated"',
+            where=where,
+            next_step="Weigh what it says: rubric = { rated = 1.0 }. Or leave it out of from.",
+        )
+    for rater in raters:
+        if not isinstance(rater, RewardModel) or rater.compare != "sampled":
+            continue  # what a user's own pairs are, the user knows
+        if wrong := [one.reads for one in weighed if one.reads != rater.reads]:
+            raise UserError(
+                f'stage "{stage.name}" lets "{rater.name}" rate "{wrong[0]}", and it learned to rate "{rater.reads}"',
+                where=where,
+                next_step="Let reads of the reward model and of the rubric's rated be the same.",
+            )
+
+
+def _rubrics_of(stage: StageSettings) -> list[Rubric]:
+    if isinstance(stage, Grpo):
+        return [scenario.rubric for scenario in stage.scenarios]
+    own = getattr(stage, "rubric", None)
+    return [own] if own else []
+
+
 def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str]:
     """Hash of kind, schema, settings that can change weights, inputs' fingerprints, and content of user files."""
     known: dict[str, str] = {}
     for stage in ordered:
         settings = weight_settings(stage) | {"task": _task_settings(stage)}
+        also = stage.also if isinstance(stage, Grpo) else ()
+        if also:
+            settings["also"] = [weight_settings(one) | {"task": _built_in(one.task)} for one in also]
         if isinstance(stage, Trained) and stage.export == "best":
             settings |= {name: getattr(stage, name) for name in stage.decisive}
         settings.pop("source")
@@ -247,9 +319,10 @@ def _fingerprints(head: Head, ordered: Sequence[StageSettings]) -> dict[str, str
             content_hash(_task_of(stage)),
             digest_of(stage.data, stage.revision) if isinstance(stage, Sft | Preferences) and stage.data else None,
         ]
+        files += [content_hash(one.task) for one in also]
         files += [identity(stage.model, stage.revision)] if isinstance(stage, Import) else []
         files += _origins(stage.against) if isinstance(stage, Curate) else []
-        files += [own] if (own := rewards_hash(getattr(stage, "rubric", Rubric()))) else []
+        files += [own for rubric in _rubrics_of(stage) if (own := rewards_hash(rubric))]
         inputs = [known[name] for name in stage.sources]
         schema = KINDS[stage.kind].schema
         known[stage.name] = fingerprint(stage.kind, schema, settings, inputs, files, head.seed, head.dtype)
@@ -266,13 +339,20 @@ def _origins(suites: Sequence[str]) -> list[Any]:
 
 
 def _task_settings(stage: StageSettings) -> Any:
-    """A built-in task with all its settings, so that a new default counts as the change it is; else as written."""
+    """What a stage's task is, and the mixture of its text where the stage leaves that to the task."""
     spec = _task_of(stage)
-    task = build_task(spec) if spec else None
-    if not isinstance(task, Settings):
+    if not spec:
         return spec
-    own = {} if not hasattr(stage, "text") or stage.text.qualities else {"mixture": dict(getattr(task, "mixture", {}))}
-    return weight_settings(task) | own
+    told = _built_in(spec)
+    if told is spec or not hasattr(stage, "text") or stage.text.qualities:
+        return told
+    return told | {"mixture": dict(getattr(build_task(spec), "mixture", {}))}
+
+
+def _built_in(spec: str | dict[str, Any]) -> Any:
+    """A built-in task with all its settings, so that a new default counts as the change it is; else as written."""
+    task = build_task(spec)
+    return weight_settings(task) if isinstance(task, Settings) else spec
 
 
 def _toml_table(values: Mapping[str, Any]) -> str:

@@ -90,6 +90,18 @@ class Auditable(Protocol):
 
 
 @runtime_checkable
+class Helpable(Protocol):
+    """A task with a rule of its own for how helpful an answer is, which no policy is paid by.
+
+    Preferences are drawn from it (``compare = "sampled"``), and what is learned from them is held against it.
+    """
+
+    def helpfulness(self, problem: Problem, answer: str) -> float:
+        """How helpful what ``check`` would read is, higher for better, "" included. Pure, quick, any finite scale."""
+        ...
+
+
+@runtime_checkable
 class Listed(Protocol):
     """A task whose problems are a list: asked in another order on every pass, each once before any comes again."""
 

@@ -195,6 +195,7 @@ def _import_all() -> None:
     import seekling.recipes.evaluate
     import seekling.recipes.grpo
     import seekling.recipes.pretrain
+    import seekling.recipes.reward_model
     import seekling.recipes.sft  # noqa: F401
 
     torch.optim.AdamW([torch.zeros(1)], fused=True)  # the first optimizer imports a thousand modules

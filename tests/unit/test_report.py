@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from seekling.errors import UserError
 from seekling.report import charts, rollouts, story
@@ -425,6 +427,13 @@ def test_a_line_stays_inside_its_plot_whatever_the_data(points: list[tuple[float
     assert path is not None
     for x, y in (map(float, point.split()) for point in path[1].split("L")):
         assert 0 <= x <= 400 and 29.9 <= y <= 192.1
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_every_tick_stands_inside_the_plot(low: float, size: float) -> None:
+    wide = charts._widened(low, low + size)
+    ticks = charts._ticks(*wide)
+    assert (min(wide[0], ticks[0]), max(wide[1], ticks[-1])) == wide and wide[0] <= low < low + size <= wide[1]
 
 
 def test_a_chart_says_its_figures_in_words() -> None:

@@ -6,22 +6,26 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from seekling.config import weight_settings
+from seekling.curate.listing import LIST, Picked, write_list
 from seekling.errors import UserError
 from seekling.evals.judging import Judge
 from seekling.recipes.config import Grpo, Scenario
+from seekling.recipes.curating import askers
 from seekling.recipes.grpo import lively
 from seekling.recipes.manifest import load_manifest
 from seekling.recipes.rating import Spent
 from seekling.recipes.scenes import Drawn, Scene, asked_in, keep, of_scenes, of_step, replayed
 from seekling.records import Group, Problem, Rollout, Score, Stop, Verdict
 from seekling.rewards.rubric import Rubric
-from seekling.runlog.run import Journal
+from seekling.runlog.run import Journal, StageFolder
+from seekling.tasks.protocol import split_of
 from tests.conftest import fresh_toy
 
 LIKED = Rubric.model_validate({"accuracy": 0.0, "rated": 1.0})
@@ -128,6 +132,36 @@ def test_every_scenarios_key_and_split_are_tested_and_named(scenes: list[Scene])
     assert [test.name for test in of_scenes(scenes, leads=False)] == [names[3], names[7]]
 
 
+def stage_reading(folder: Path, *parts: str) -> Any:
+    """A stage that reads a model and a list of problems, one of each part."""
+    inputs = []
+    for name, kind in (("base", "pretrain"), ("picked", "curate")):
+        inputs.append(StageFolder(folder / name))
+        (folder / name).mkdir()
+        inputs[-1].write(kind=kind)
+    write_list(folder / "picked" / LIST, [Picked(problem_of(part, f"{part}/{n}")) for part in parts for n in range(6)])
+    return SimpleNamespace(name="z", inputs=tuple(inputs))
+
+
+def test_a_curated_list_is_asked_by_the_scenario_of_its_task_and_others_draw(
+    scenes: list[Scene], tmp_path: Path
+) -> None:
+    tasks, also = [scene.judge.task for scene in scenes], [{"task": "letters", "problems_per_step": 3}]
+    first, second = askers(stage_reading(tmp_path, "greet"), config(also=also), tasks, ["a", "b"])
+    assert {p.id for slot in (0, 1) for p in second(slot)} == {f"greet/{n}" for n in range(6)}, "whole passes"
+    assert [len(first(0)), len(second(0))] == [2, 3] and first(0) == first(0) != first(1)
+    assert all(split_of(p.id) == "train" and p.task == "agree" for p in first(0))
+
+
+def test_a_list_of_another_task_and_an_order_without_a_list_are_letters(scenes: list[Scene], tmp_path: Path) -> None:
+    tasks = [scenes[0].judge.task]
+    with pytest.raises(UserError, match='asks agree, and its list is of problems of "greet"'):
+        askers(stage_reading(tmp_path, "greet"), config(), tasks, ["a"])
+    alone = SimpleNamespace(name="z", inputs=())
+    with pytest.raises(UserError, match="reads no curated list"):
+        askers(alone, config(curriculum={"order": "easy_first"}), tasks, ["a"])  # type: ignore[arg-type]
+
+
 # --- a manifest -------------------------------------------------------------------------------------------------------
 
 
@@ -175,8 +209,8 @@ def test_what_a_scenario_says_counts_and_where_its_judge_is_asked_does_not(here:
     told = {
         key: load_manifest("scenes.toml", [f"all.also=[{{ {GREET}, {more}, rubric={{ rated=1.0, {asked} }} }}]"])
         for key, more, asked in (
-            ("one", "begin=0.5", judge.format("http://a/v1")), ("elsewhere", "begin=0.5", judge.format("http://b/v1")),
-            ("later", "begin=0.6", judge.format("http://a/v1")),
+            ("one", "begin=0.5", judge.format("http://127.0.0.1/v1")), ("elsewhere", "begin=0.5", judge.format("http://127.0.0.2/v1")),
+            ("later", "begin=0.6", judge.format("http://127.0.0.1/v1")),
         )
     }  # fmt: skip
     prints = {key: manifest.fingerprints["all"] for key, manifest in told.items()}

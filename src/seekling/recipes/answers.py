@@ -19,6 +19,7 @@ from typing import Any
 from seekling.errors import UserError
 from seekling.recipes.chats import Pair, Row
 from seekling.recipes.config import Preferences, RewardModel
+from seekling.recipes.curating import distinct
 from seekling.recipes.evaluate import PROBLEMS_PER_CALL
 from seekling.recipes.policy import Policy, generation_cost, sample_groups
 from seekling.recipes.scenes import helpfulness_of
@@ -46,7 +47,7 @@ def drawn_pairs(stage: Stage, config: Preferences) -> Iterator[Answered]:
     task = build_task(config.task)
     trained = islice(problems(task, "train", f"{stage.seed}/pairs"), config.problems)
     num_watched = config.held_out_pairs if config.held_out else 0
-    watched = islice(problems(task, "held_out", "watch", distinct=True), num_watched)
+    watched = distinct(problems(task, "held_out", "watch"), num_watched)  # of a small task all that there are
     pieces = [*batched(list(trained)), *batched(list(watched))]
     reads = config.reads if isinstance(config, RewardModel) else "whole"
     for place, (problem, texts) in enumerate(answers(stage, config, pieces)):

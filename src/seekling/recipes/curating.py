@@ -130,13 +130,13 @@ def drawn(task: Any, config: Curate, stage: Stage) -> list[Picked]:
         if len(found) > config.problems:
             found = Random(stage.seed).sample(found, config.problems)
     else:
-        found = list(_distinct(problems(task, "train", stage.seed), config.problems))
+        found = list(distinct(problems(task, "train", stage.seed), config.problems))
     if len(found) < config.problems:
         stage.warn(f'task "{task.name}" has {len(found)} training problems, and {config.problems} were asked for')
     return [Picked(plain(problem)) for problem in found]
 
 
-def _distinct(drawing: Iterator[Problem], count: int) -> Iterator[Problem]:
+def distinct(drawing: Iterator[Problem], count: int) -> Iterator[Problem]:
     """Problems not drawn before, until there are ``count`` or patience ends: a small task has no more."""
     seen: set[str] = set()
     for problem in islice(drawing, PATIENCE * count):

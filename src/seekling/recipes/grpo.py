@@ -26,7 +26,7 @@ from seekling.model.lora import reference_of
 from seekling.recipes.config import Grpo
 from seekling.recipes.lessons import advantages, criticised, heard, judged, updates, valued, with_spread
 from seekling.recipes.policy import Policy, generation_cost, held_in, prepare, spoken_in
-from seekling.recipes.rating import reading_of, spent_by
+from seekling.recipes.rating import charge, reading_of, spent_by
 from seekling.recipes.regression import regress
 from seekling.recipes.scenes import (
     Drawn,
@@ -77,8 +77,7 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
         generated, generating = generation_cost(policy, groups), clock.lap() - rated.seconds
         if known is None:  # what is replayed costs nothing again; charged first, so that no journaled step goes unpaid
             stage.charge(index, "generate", *generated, generating)
-            if rated.tokens:
-                stage.charge(index, "reward", *rated)
+            charge(stage, index, rated)
             keep(journal, index, drawn, rated)
         policy.engine.rest()
 

@@ -58,6 +58,12 @@ def spent_by(reading: Reading | None) -> Spent:
     return reading.spent() if reading else NOTHING
 
 
+def charge(stage: Stage, index: int, rated: Spent) -> None:
+    """Enter a step's ratings in the ledger, where there were any."""
+    if rated.tokens:
+        stage.charge(index, "reward", *rated)
+
+
 def reading_of(stage: Stage) -> Reading | None:
     """The reward model that a stage reads, or None. Of several processes the first alone asks it."""
     folder = input_of(stage, "rater")

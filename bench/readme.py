@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -365,6 +365,7 @@ def settings_of(model: type[BaseModel]) -> list[list[str]]:
         about = field.description or ""
         if is_group(name, default):
             about = f"[{type(default).__name__}](#{type(default).__name__.lower()})"
+        about += "".join(f": [{item.__name__}](#{item.__name__.lower()})" for item in items_of(field.annotation))
         free = " *(cannot change weights)*" if isinstance(extra, dict) and extra.get("runtime") else ""
         rows.append([f"`{label}`", default_of(default), escaped(about + free)])
     return rows
@@ -375,11 +376,18 @@ def is_group(name: str, default: Any) -> bool:
     return isinstance(default, BaseModel) and name != "model"
 
 
+def items_of(annotation: Any) -> list[type[BaseModel]]:
+    """The tables that a list of tables is made of."""
+    parts = get_args(annotation) if get_origin(annotation) is tuple else ()
+    return [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+
+
 def groups() -> list[type[BaseModel]]:
     """Every group of settings that some kind uses, once, and those inside them."""
     found = [kind.settings for kind in KINDS.values()]
     for model in found:  # which grows as it is read
         inner = [type(field.default) for name, field in model.model_fields.items() if is_group(name, field.default)]
+        inner += [item for field in model.model_fields.values() for item in items_of(field.annotation)]
         found += [group for group in dict.fromkeys(inner) if group not in found]
     return found[len(KINDS) :]
 

@@ -50,6 +50,8 @@ def weight_settings(settings: BaseModel) -> dict[str, Any]:
         value = getattr(settings, name)
         if name not in skip and isinstance(value, BaseModel):
             plain[name] = weight_settings(value)
+        elif name not in skip and isinstance(value, tuple) and all(isinstance(one, BaseModel) for one in value):
+            plain[name] = [weight_settings(one) for one in value]
     return plain
 
 

@@ -196,6 +196,7 @@ def _import_all() -> None:
     import seekling.recipes.gathering
     import seekling.recipes.grpo
     import seekling.recipes.pretrain
+    import seekling.recipes.reward_model
     import seekling.recipes.sft  # noqa: F401
 
     torch.optim.AdamW([torch.zeros(1)], fused=True)  # the first optimizer imports a thousand modules
@@ -282,7 +283,7 @@ def _limit(misfortune: Misfortune) -> None:
 def _probe(misfortune: Misfortune, counts: dict[str, int]) -> None:
     """Watch the places where a run touches the disk, the sampler or the weights."""
     from seekling.learn.optim import Optimizers
-    from seekling.recipes import evaluate, grpo, policy
+    from seekling.recipes import evaluate, policy, scenes
     from seekling.recipes.stage import Stage
     from seekling.runlog import files
 
@@ -323,7 +324,7 @@ def _probe(misfortune: Misfortune, counts: dict[str, int]) -> None:
 
     files.Lines.append = appended  # type: ignore[method-assign]
     Path.rename, Path.replace = moved(rename), moved(replace)  # type: ignore[method-assign]
-    grpo.sample_groups, evaluate.sample_groups = sampled("sample"), sampled("eval")
+    scenes.sample_groups, evaluate.sample_groups = sampled("sample"), sampled("eval")
     Stage.log, Optimizers._update = logged, updated  # type: ignore[method-assign]
     os.fsync = lambda handle: strike(["sync"], lambda: sync(handle), lambda: None)
 

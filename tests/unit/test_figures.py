@@ -9,9 +9,8 @@ from seekling.config import parse
 from seekling.learn.config import Objective
 from seekling.learn.objective import Said
 from seekling.learn.update import counted
-from seekling.recipes.config import Grpo, Pretrain
-from seekling.recipes.grpo import asked_in, of_updates
-from seekling.records import Problem
+from seekling.recipes.config import Pretrain
+from seekling.recipes.grpo import of_updates
 
 NAN = float("nan")
 SOUND = {
@@ -63,19 +62,6 @@ def test_the_correction_is_told_where_there_is_one() -> None:
     sums = counted(said, Objective(correction="token", correction_max=10.0))
     told = of_updates([SOUND | {name: float(value) for name, value in sums.items()}], measured=False)
     assert told["correction"] == pytest.approx(2.718281828**0.5)
-
-
-@pytest.mark.parametrize(("count", "slots"), [(2, [6]), (4, [6, 7]), (3, [6, 7]), (0, [])])
-def test_a_journaled_step_is_compared_with_the_slots_it_took(count: int, slots: list[int]) -> None:
-    config = Grpo.model_validate({"name": "z", "from": "b", "steps": 9, "refill": 2, "problems_per_step": 2})
-    asked: list[int] = []
-
-    def ask(slot: int) -> list[Problem]:
-        asked.append(slot)
-        return [Problem(f"{slot}/{place}", "sums", "", "", 1) for place in range(2)]
-
-    found = asked_in(config, ask, 2, count)
-    assert asked == slots and [p.id for p in found] == [f"{slot}/{place}" for slot in slots for place in range(2)]
 
 
 def test_what_a_preset_leaves_open_is_the_familys_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -248,6 +249,24 @@ def test_rollouts_are_taken_to_be_as_long_as_they_may_be() -> None:
     assert rows_of(zero, config, replace(PLACE, prompt=4)) == 15  # type: ignore[arg-type]  # 48 + 4 of 64
     short = load_manifest("zero-tiny", ["zero.sampling.max_tokens=12", "zero.packing.row_tokens=64"]).stage("zero")
     assert rows_of(short, config, replace(PLACE, prompt=20)) == 128  # type: ignore[arg-type]  # two in a row
+
+
+def test_a_step_of_several_scenarios_counts_all_and_a_reward_model_stands_beside() -> None:
+    also = "all.also=[{ task='letters', problems_per_step=6, rubric={ rated=1.0 } }]"
+    folder = Path(__file__).parents[1] / "e2e/manifests"
+    task = f"task={{ name='{folder}/tastes.py:Tastes', part='greet' }}"
+    settings = [f"base.{task}", f"rater.{task}", "all.task=arithmetic", also]
+    manifest = load_manifest(str(folder / "scenes.toml"), settings)
+    place = replace(PLACE, prompt=24)
+    base, _, everything = fits(manifest, place)
+    config, grpo = base.stage.model, everything.stage  # type: ignore[attr-defined]
+    assert rows_of(grpo, config, place) == (4 + 6) * 4 // 2, "two rollouts of 48 tokens in a row of 96"
+    told = everything.prediction.moments["sample"]["reward model"]
+    assert told == told_alone(config) and "reward model" not in base.prediction.moments["update"]
+
+
+def told_alone(config: ModelConfig) -> float:
+    return 4.0 * sum(math.prod(shape) for name, shape in shapes(config).items() if not name.startswith(("lm", "mtp")))
 
 
 AHEAD = {

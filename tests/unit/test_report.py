@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from seekling.errors import UserError
 from seekling.report import charts, rollouts, story
 from seekling.report.page import render_report, write_report
 from seekling.report.read import read_run
 from seekling.report.story import summary
-from seekling.report.view import Estimate, compare, total
+from seekling.report.view import Estimate, compare, proxies_of, total
 from tests.fixtures.make_demo_run import make_demo_run, with_curation, with_gathering
 
 REPORT = Path(charts.__file__).parent
@@ -153,6 +155,34 @@ def test_a_layer_that_looks_ahead_has_a_curve_where_it_learned(run: Path) -> Non
         line["metrics"] |= {"mtp_loss": 0.4, "mtp_acceptance": 0.8}
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert "Two tokens ahead" in render_report(run)
+
+
+def with_proxy(run: Path, rule: float) -> None:
+    """Give the reinforcement two scenarios, of which the second's reward model is pleased more and more."""
+    file = of(run, "zero", "metrics.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        step, told = line["step"], line["metrics"]
+        told |= {"arithmetic/reward": told["reward"], "notes/reward": 0.5 + step / 100}
+        told |= {"notes/rated": 0.5 + step / 100, "notes/rated_std": 0.1 + step}
+        told |= {"notes/helpfulness": 3.0 + rule * step, "notes/helpfulness_std": 2.0}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize(("rule", "fooled"), [(-0.2, True), (0.2, False), (0.0, False)])
+def test_a_proxy_and_its_rule_stand_in_one_picture_and_their_parting_is_said(
+    run: Path, rule: float, fooled: bool
+) -> None:
+    assert "Proxy and rule" not in render_report(run)
+    with_proxy(run, rule)
+    page, view = render_report(run), read_run(run)
+    for shown in ("Proxy and rule: notes", "Reward by scenario", "Held-out pass@1 by scenario"):
+        assert shown in page
+    assert any("pleased its reward model on notes" in said for said in story.tell(view).warnings) == fooled
+    [proxy] = proxies_of(view.of_kind("grpo")[0])
+    assert (proxy.rated[0], proxy.rule[0]) == ((0.0, 0.0), (0.0, 0.0)), "both begin at nothing"
+    last = SMALL["rl_steps"] - 1
+    assert proxy.rated[-1][1] == pytest.approx(last / 10) and proxy.rule[-1][1] == pytest.approx(rule * last / 2)
 
 
 def test_a_torn_last_line_is_left_out(run: Path) -> None:
@@ -397,6 +427,13 @@ def test_a_line_stays_inside_its_plot_whatever_the_data(points: list[tuple[float
     assert path is not None
     for x, y in (map(float, point.split()) for point in path[1].split("L")):
         assert 0 <= x <= 400 and 29.9 <= y <= 192.1
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_every_tick_stands_inside_the_plot(low: float, size: float) -> None:
+    wide = charts._widened(low, low + size)
+    ticks = charts._ticks(*wide)
+    assert (min(wide[0], ticks[0]), max(wide[1], ticks[-1])) == wide and wide[0] <= low < low + size <= wide[1]
 
 
 def test_a_chart_says_its_figures_in_words() -> None:

@@ -14,8 +14,9 @@ from seekling.plan.machine import gives_back, machine
 from seekling.recipes.fitting import Fit, Place, fits
 from seekling.recipes.manifest import Manifest, load_manifest
 
-PARTS = ("weights", "optimizer states", "gradients", "activations", "logits", "cache", "sampling", "reference", "Muon",
-         "kept sets", "reading", "merged", "batch", "kernels", "runtime", "allocator")  # fmt: skip
+PARTS = ("weights", "optimizer states", "gradients", "activations", "logits", "cache", "sampling", "reference",
+         "reward model", "Muon", "kept sets", "reading", "merged", "batch", "kernels", "runtime",
+         "allocator")  # fmt: skip
 """In the order of telling."""
 MOMENTS = {"load": "as it loads", "update": "in an update", "optimizer": "as the optimizer steps",
            "sample": "as it samples", "export": "as adapters are merged"}  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 from seekling.evals.evaluate import Judged
 from seekling.records import Group, Score, Verdict
 from seekling.rewards.given import Failed, Given, Tally
+from seekling.rewards.rated import Rate
 from seekling.rewards.rubric import Outside, Rubric, answer_of, score_groups
 from seekling.tasks.checking import Checked, Checker
 from seekling.tasks.protocol import reads
@@ -21,15 +22,18 @@ from seekling.tasks.registry import build_task
 class Judge:
     """Scores for a task's rollouts. ``spec`` names the task as a manifest does; ``size`` workers, 0 for one a core.
 
+    ``rate`` asks the reward model that the rubric weighs, if it does.
     ``scores`` raises TooManyFailed with the check's own words when more than 1 % of all checks so far failed by
     themselves: what is left would be a reward that nobody gave.
     """
 
-    def __init__(self, spec: str | Mapping[str, Any], rubric: Rubric, *, size: int = 0) -> None:
+    def __init__(
+        self, spec: str | Mapping[str, Any], rubric: Rubric, *, size: int = 0, rate: Rate | None = None
+    ) -> None:
         self.task: Any = build_task(spec)
         self.rubric = rubric
         self.checker = Checker(self.task, spec, size=size)
-        self.outside = Outside(rubric)
+        self.outside = Outside(rubric, rate)
         self._tally = Tally(
             f'the check of task "{self.task.name}"', "Mend the task's check: it must return a verdict for every text."
         )

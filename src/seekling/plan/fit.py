@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from seekling.model.config import ModelConfig
 from seekling.model.parameters import Shape
@@ -64,8 +64,9 @@ class Work:
     ``held`` and ``computed``: bytes of a number of the weights and of the arithmetic. ``trained``: shapes of what
     learns; ``muon`` names those of Muon. A step has ``rows`` rows of ``row_tokens`` in ``passes`` slices, ``lanes``
     of them at once. ``ahead``: the prediction layer learns too. ``referenced``: a second copy of what is trained is
-    kept. ``returns``: freed tensors go back to the system at once. ``compiled``: what stands between products is done
-    in C: attention reads the cache as it lies, and less is kept for the way back.
+    kept. ``beside``: shapes of a frozen model that is asked, float32. ``returns``: freed tensors go back to the system
+    at once. ``compiled``: what stands between products is done in C: attention reads the cache as it lies, and less is
+    kept for the way back.
     """
 
     config: ModelConfig
@@ -82,6 +83,7 @@ class Work:
     recomputes: bool = False
     ahead: bool = False
     referenced: bool = False
+    beside: Mapping[str, Shape] = field(default_factory=dict)
     draws_weights: bool = False
     sampled: Sampled | None = None
     place: str = "cpu"
@@ -154,7 +156,7 @@ def predict(work: Work) -> Prediction:
 
 
 def _slack(work: Work, parts: Parts) -> Parts:
-    lasting = ("weights", "optimizer states", "reference")
+    lasting = ("weights", "optimizer states", "reference", "reward model")
     kind = "returning" if work.place == "cpu" and work.returns else work.place
     return {"allocator": SLACK[kind] * sum(size for name, size in parts.items() if name not in lasting)}
 
@@ -178,6 +180,7 @@ def _resting(work: Work) -> Parts:
     states = FLOAT * (2 * numbers(work.trained) - numbers(of_muon))
     spoken = work.spoken * numbers(work.parameters) if work.sampled and work.spoken < work.held else 0
     parts = {"weights": _weights(work) + spoken, "optimizer states": float(states)}
+    parts |= {"reward model": float(FLOAT * numbers(work.beside))} if work.beside else {}
     return parts | ({"reference": float(FLOAT * numbers(work.trained))} if work.referenced and not work.adapted else {})
 
 

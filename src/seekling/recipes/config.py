@@ -24,6 +24,7 @@ from seekling.learn.presets import OBJECTIVES
 from seekling.model.config import ModelConfig
 from seekling.model.presets import PRESETS
 from seekling.remote.config import Asked
+from seekling.rewards.rated import Reads
 from seekling.rewards.rubric import Rubric
 from seekling.tasks.corpus import Mixture
 from seekling.tasks.registry import FAMILIES, build_task
@@ -329,10 +330,29 @@ class Reject(Gathered):
         return self.general
 
 
+class Scenario(Settings):
+    """A task that a step asks, who judges it, and how many of its problems; with ``also``, one beside the stage's own.
+
+    R1's last stage asks of reasoning what rules can check and of everything else what people prefer (arXiv 2501.12948,
+    section 2.3.4), and lets a reward model judge only near the end: 400 of 1,700 steps.
+    """
+
+    name: str = Field("", pattern="^[^/]*$", description="what its figures are called; empty: as its task")
+    task: str | dict[str, Any] = Field("arithmetic", description="a task's name, or a table: name and what differs")
+    rubric: Rubric = Rubric()
+    problems_per_step: int = Field(16, ge=1, description="problems asked in a step")
+    begin: float = Field(0.0, ge=0, lt=1, description="share of the stage's steps after which it is first asked")
+
+    def first_step(self, steps: int) -> int:
+        """The first of ``steps`` that asks it."""
+        return math.floor(self.begin * steps + 1e-9)  # which 0.29 of 100 would else miss by a rounding
+
+
 class Grpo(Trained):
     """Reinforcement with checkable rewards: sample groups, judge, compare siblings, update (R1-Zero's step).
 
-    A step is a batch of rollouts and its ``minibatches`` x ``epochs`` updates.
+    A step is a batch of rollouts and its ``minibatches`` x ``epochs`` updates. With ``also`` it asks further scenarios,
+    and with a reward model in ``from`` a rubric can weigh what that says (``rated``).
     """
 
     best_by: ClassVar[str] = "held_out_pass"
@@ -371,11 +391,23 @@ class Grpo(Trained):
     held_out_problems: int = runtime(64, ge=1, description="how many problems a small evaluation asks")
     kl_every: int = runtime(10, ge=0, description="steps between measurements of the KL to the start policy")
     curriculum: Curriculum = Curriculum()
+    also: tuple[Scenario, ...] = Field((), description="further scenarios, each a table")
     regression: tuple[str, ...] = runtime(
         (), description='what must not be forgotten, tried before and after: suites ("gsm8k"), files, tasks'
     )
     regression_problems: int = runtime(64, ge=1, description="how many problems of each")
     regression_samples: int = runtime(4, ge=1, description="rollouts per problem, at temperature 0.6 and top-p 0.95")
+
+    @property
+    def scenarios(self) -> tuple[Scenario, ...]:
+        """Its own, and all that are asked beside it."""
+        own = Scenario(task=self.task, rubric=self.rubric, problems_per_step=self.problems_per_step)
+        return (own, *self.also)
+
+    @property
+    def problems_at_most(self) -> int:
+        """Of a step that asks all scenarios."""
+        return sum(one.problems_per_step for one in self.scenarios)
 
     @property
     def updates(self) -> int:
@@ -470,7 +502,11 @@ class Control(StageSettings):
 
 
 class Preferences(Trained):
-    """Pairs of replies to one prompt, one preferred: rows of a user's own, or a task's traces, right against wrong."""
+    """Pairs of replies to one prompt, one preferred: rows of a user's own, or a task's.
+
+    A task's are its traces, right against wrong, or what the input's model answers, labelled by a rule of the task's
+    that nobody else sees, with noise.
+    """
 
     data: str = Field(
         "", description="a .jsonl, .json or .parquet file, a folder of them, or a hub data set (org/name)"
@@ -483,10 +519,21 @@ class Preferences(Trained):
     length_ratio: float = Field(
         0.0, ge=0, description="leave out pairs whose replies differ in length by more than this factor; 0: none"
     )
-    min_margin: float = Field(0.0, ge=0, description='leave out rows whose "margin" is less')
+    min_margin: float = Field(
+        0.0, ge=0, description='leave out rows whose "margin" is less, and sampled answers that the rule puts nearer'
+    )
     held_out: float = Field(0.1, ge=0, lt=1, description="share of a file's prompts whose pairs are never trained on")
     task: str | dict[str, Any] = Field("", description="or: the task whose traces are compared, right against wrong")
     text: Mixture = Mixture(facts=0.0)
+    compare: Literal["traces", "sampled"] = Field(
+        "traces", description="a task's pairs: its traces, or two answers that the input's model gives to a problem"
+    )
+    problems: int = Field(512, ge=1, description="sampled: training problems asked, a pair of each")
+    samples: int = Field(4, ge=2, description="sampled: answers to each, of which two are drawn")
+    sampling: Sampling = Sampling()
+    noise: float = Field(
+        0.1, ge=0, description="sampled: a label is drawn from sigmoid(difference / noise); 0: the rule's own word"
+    )
     pairs_per_step: int = Field(16, ge=1, description="pairs in a step")
     held_out_every: int = runtime(20, ge=0, description="steps between measurements on held-out pairs; 0 for none")
     held_out_pairs: int = runtime(128, ge=1, description="how many held-out pairs are compared")
@@ -498,6 +545,10 @@ class Preferences(Trained):
     def _goes_together(self) -> Preferences:
         if bool(self.data) == bool(self.task):
             raise ValueError('it needs either data or task: set data = "pairs.jsonl", or task')
+        if self.compare == "sampled" and not self.task:
+            raise ValueError('compare = "sampled" asks a task: set task')
+        if self.compare == "sampled" and not self.sampling.temperature:
+            raise ValueError("at temperature 0 answers are all alike, and there is nothing to compare: set it above 0")
         is_measured = self.held_out_every and self.checkpoint_every % self.held_out_every == 0
         if self.export == "best" and not (is_measured and (self.held_out or self.task)):
             raise ValueError("no checkpoint would be measured: let checkpoint_every be a multiple of held_out_every")
@@ -537,6 +588,7 @@ class RewardModel(Preferences):
     head: Literal["zero", "drawn"] = Field("zero", description="what the head begins as")
     margin: bool = Field(True, description='the difference must exceed the row\'s "margin", where it has one')
     centre: float = Field(0.0, ge=0, description="weight of (chosen + rejected)^2, which holds rewards around 0")
+    reads: Reads = Field("reply", description="of sampled answers: what is said outside the thinking, or all of it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -571,7 +623,11 @@ KINDS: dict[str, Kind] = {
         ((), ("list",), ("model",), ("model", "list"), ("list", "model")),
         leaves="list",
     ),
-    "grpo": Kind(Grpo, "seekling.recipes.grpo:grpo", (("model",), ("model", "list"))),
+    "grpo": Kind(
+        Grpo,
+        "seekling.recipes.grpo:grpo",
+        (("model",), ("model", "list"), ("model", "rater"), ("model", "list", "rater")),
+    ),
     "eval": Kind(Eval, "seekling.recipes.evaluate:evaluate", (("model...",),), leaves="nothing"),
     "control": Kind(Control, "seekling.recipes.control:control", (("model",) * 2, ("model",) * 3), leaves="nothing"),
     "dpo": Kind(Dpo, "seekling.recipes.dpo:dpo", (("model",),)),

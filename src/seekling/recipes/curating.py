@@ -66,23 +66,37 @@ def inputs_of(stage: Stage) -> tuple[Path | None, Path | None]:
     return models[0].model if models else None, lists[0].folder / LIST if lists else None
 
 
-def asked_by(stage: Stage, config: Grpo, task: Any) -> Callable[[int], list[Problem]]:
-    """From a step to the problems it asks: of the stage's curated list where it reads one, else freshly drawn.
+Ask = Callable[[int], list[Problem]]
+"""From a slot to its problems: a step has one, and ``refill`` more."""
 
-    Raises UserError for a curriculum without a list to order.
+
+def askers(stage: Stage, config: Grpo, tasks: Sequence[Any], seeds: Sequence[str]) -> list[Ask]:
+    """What each scenario of a stage asks: of the curated list where it was made for its task, else freshly drawn.
+
+    Raises UserError for a list of another task than any, and for a curriculum without a list to order.
     """
-    _, listed = inputs_of(stage)
-    if listed:
-        return asker(
-            read_list(listed), config.curriculum,
-            seed=stage.seed, per_step=config.problems_per_step, group=config.rollouts_per_problem,
-        )  # fmt: skip
-    if config.curriculum.order != "shuffled":
+    _, file = inputs_of(stage)
+    listed = read_list(file) if file else []
+    own = [[one for one in listed if one.problem.task == task.name] for task in tasks]
+    if listed and not any(own):
+        raise UserError(
+            f'stage "{stage.name}" asks {", ".join(task.name for task in tasks)}, and its list is of problems of'
+            f' "{listed[0].problem.task}"',
+            next_step="Curate problems of a task that it asks.",
+        )
+    if config.curriculum.order != "shuffled" and not listed:
         raise UserError(
             f'stage "{stage.name}" orders problems by pass rate, and reads no curated list',
             next_step='Add a stage of kind "curate", and name it: from = ["base", "picked"].',
         )
-    return lambda step: list(islice(problems(task, "train", f"{stage.seed}/{step}"), config.problems_per_step))
+    told = zip(own, config.scenarios, tasks, seeds, strict=True)
+    return [_asker(found, config, scenario.problems_per_step, task, seed) for found, scenario, task, seed in told]
+
+
+def _asker(listed: Sequence[Picked], config: Grpo, count: int, task: Any, seed: str) -> Ask:
+    if listed:
+        return asker(listed, config.curriculum, seed=seed, per_step=count, group=config.rollouts_per_problem)
+    return lambda slot: list(islice(problems(task, "train", f"{seed}/{slot}"), count))
 
 
 def drawn(task: Any, config: Curate, stage: Stage) -> list[Picked]:

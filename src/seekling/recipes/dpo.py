@@ -20,9 +20,9 @@ from seekling.model.count import flops_per_token
 from seekling.model.decoder import Decoder
 from seekling.model.lora import adapters, reference_of
 from seekling.recipes.config import Dpo
-from seekling.recipes.pairs import Couple, couples, together
+from seekling.recipes.pairs import Couple, couples
 from seekling.recipes.policy import Policy, held_in, prepare
-from seekling.recipes.preferring import Way, counted, learn_pairs, weighed
+from seekling.recipes.preferring import Way, counted, exactly, learn_pairs, proved, watched_in, weighed
 from seekling.recipes.stage import Stage
 from seekling.selftests.outcome import SelfTest
 from seekling.selftests.policies import AGREEMENT_LIMIT, ROUGH_AGREEMENT_LIMIT, of_delivery
@@ -41,14 +41,14 @@ def dpo(stage: Stage, config: Dpo) -> dict[str, float]:
     reference = reference_of(model)
 
     def lesson(found: Sequence[Couple]) -> list[Text]:
-        return referred(together(found), reference, stage, config)
+        return referred(proved(found), reference, stage, config)
 
     def flops(context: float, training: bool) -> float:
         read_once = flops_per_token(model.config, context, training=False)
         trained = flops_per_token(model.config, context, training=True, mtp=bool(weight_of(model, config.mtp_weight)))
         return trained + read_once if training else read_once  # the reference's look is part of a step
 
-    way = Way(lesson, partial(dpo_pass, config=config), flops, WATCHED)
+    way = Way(lesson, partial(dpo_pass, config=config), flops, watched_in(config, WATCHED))
     with couples(stage, config, policy.tokenizer, model.config.max_position_embeddings) as found:
         first = lesson(found.train(0))
         with stage.self_testing():
@@ -67,7 +67,7 @@ def referred(texts: Sequence[Text], reference: Decoder, stage: Stage, config: Dp
     num_chosen = sum(float((text.weight > 0).sum()) for text in texts[::2])
     share = [1 / num_chosen, 0.0] * (len(texts) // 2)  # of every chosen token in the chosen replies' own loss
     return [
-        replace(text, values={"reference": own, "chosen": (text.weight > 0) * np.float32(s)})
+        replace(text, values={**text.values, "reference": own, "chosen": (text.weight > 0) * np.float32(s)})
         for text, own, s in zip(weighed(texts), told, share, strict=True)
     ]
 
@@ -91,6 +91,7 @@ def dpo_pass(model: Decoder, batch: Batch, *, config: Dpo) -> Loss:
             "rewards/chosen": rewards[0], "rewards/rejected": rewards[1], "rewards/margins": rewards[0] - rewards[1],
             "rewards/accuracies": preferred(*rewards), "logps/chosen": logp[0], "logps/rejected": logp[1],
         }  # fmt: skip
+        each |= exactly(batch, each["rewards/accuracies"])
         sums = counted(each, weight[0])
     if config.nll:
         # Every chosen token alike, over the whole step (Llama 3, arXiv 2407.21783, section 4.1.4).

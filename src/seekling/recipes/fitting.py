@@ -43,7 +43,8 @@ class Place:
 
     ``fill`` is the share of packed rows that holds text; 0: drawn from the stage's task, and a half, the least there
     can be, where it learns from data. ``prompt`` is the longest prompt in tokens; 0: what a row has left.
-    ``returns``: freed tensors go back to the system at once, whatever a stage says.
+    ``returns``: freed tensors go back to the system at once, whatever a stage says. ``rater`` is the reward model that
+    a stage reads.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Place:
     fill: float = 0.0
     prompt: int = 0
     returns: bool = False
+    rater: ModelConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ def fits(manifest: Manifest, place: Place) -> Iterator[Fit]:
             known[stage.name] = begun
         if isinstance(stage, Trained) and begun is not None:
             fill = place.fill or fill_of(stage, begun.tokenizer)
-            yield _fit(stage, begun.config, manifest.head.dtype, replace(place, fill=fill))
+            raters = [known[name].config for name in stage.sources if manifest.stage(name).kind == "reward_model"]
+            here = replace(place, fill=fill, rater=raters[0] if raters else None)
+            yield _fit(stage, begun.config, manifest.head.dtype, here)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +154,17 @@ def work_of(stage: Trained, config: ModelConfig, dtype: str, place: Place) -> Wo
         computed=FLOAT // 2 if dtype == "bfloat16" else FLOAT, adapted=bool(adapter.rank),
         recomputes=stage.packing.checkpoint_activations,
         ahead=looks_ahead(stage, config, trained),
+        beside=silent(place.rater) if place.rater else {},
         referenced=isinstance(stage, Grpo) or stage.kind == "dpo", draws_weights=isinstance(stage, Pretrain),
         sampled=sampled_by(stage, config, place) if isinstance(stage, Grpo) and stage.sampler == "engine" else None,
         compiled=place.kind == "cpu" and kernels.told() == "compiled",
         place=place.kind, returns=place.returns or stage.packing.checkpoint_activations,
     )  # fmt: skip
+
+
+def silent(config: ModelConfig) -> dict[str, Shape]:
+    """What a model keeps that only rates: all but what speaks."""
+    return {name: shape for name, shape in shapes(config).items() if not name.startswith(("lm_head.", "mtp."))}
 
 
 def trained_by(stage: Trained, config: ModelConfig) -> dict[str, Shape]:
@@ -185,7 +195,7 @@ def rows_of(stage: Trained, config: ModelConfig, place: Place) -> int:
     """Packed rows of an update, at most: rollouts are taken to be as long as they may be."""
     room = stage.packing.row_tokens
     if isinstance(stage, Grpo):
-        texts = -(-stage.problems_per_step * stage.rollouts_per_problem // stage.minibatches)
+        texts = -(-stage.problems_at_most * stage.rollouts_per_problem // stage.minibatches)
         longest = min(prompt_of(stage, config, place) + stage.sampling.max_tokens, config.max_position_embeddings, room)
         return -(-texts // max(1, room // longest))
     if isinstance(stage, Preferences):
@@ -203,13 +213,13 @@ def prompt_of(stage: Grpo, config: ModelConfig, place: Place) -> int:
 def sampled_by(stage: Grpo, config: ModelConfig, place: Place) -> Sampled:
     """A step's rollouts, or those of its held-out evaluation, whichever are more: in two batches, of which lanes take
     one each."""
-    asked = [(stage.problems_per_step, stage.rollouts_per_problem)]
+    asked = [(one.problems_per_step, stage.rollouts_per_problem) for one in stage.scenarios]
     asked += [(stage.held_out_problems, 4)] if stage.held_out_every else []
     requests, problems = max((-(-count // 2) * each, -(-count // 2)) for count, each in asked)
     prompt = prompt_of(stage, config, place)
     room = min(config.max_position_embeddings, prompt + stage.sampling.max_tokens)
     slots, batches = min(stage.sampling.max_rows, requests), min(place.lanes, 2)
-    said = stage.problems_per_step * stage.rollouts_per_problem * stage.sampling.max_tokens
+    said = stage.problems_at_most * stage.rollouts_per_problem * stage.sampling.max_tokens
     kept = min(stage.sampling.top_k or KEPT, config.vocab_size) if stage.sampling.truncates else 0
     ahead = bool(stage.sampling.drafts and config.num_nextn_predict_layers and stage.sampling.draft_from != "text")
     return Sampled(slots, room, batches, problems, prompt, said, kept, stage.sampling.drafts, ahead)

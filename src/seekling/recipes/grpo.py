@@ -5,19 +5,16 @@ problems -> rollouts -> rewards -> advantages -> loss -> update -> eval
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from random import Random
 from typing import Any
 
 import numpy as np
 import torch
 
 from seekling.errors import UserError
-from seekling.evals.evaluate import attempts_of
-from seekling.evals.judging import Judge
 from seekling.learn.ahead import LAYER, num_ahead, of_layer, weight_of
 from seekling.learn.batch import Text, narrowest, pack, text_of
 from seekling.learn.optim import Optimizers
@@ -27,24 +24,33 @@ from seekling.model.count import flops_per_token
 from seekling.model.heads import add_head, save_head, take_head
 from seekling.model.lora import reference_of
 from seekling.recipes.config import Grpo
-from seekling.recipes.curating import asked_by
-from seekling.recipes.journal import recall, remember
-from seekling.recipes.lessons import advantages, criticised, heard, is_spread, judged, updates, valued, with_spread
-from seekling.recipes.policy import Policy, generation_cost, held_in, prepare, sample_groups, spoken_in
+from seekling.recipes.lessons import advantages, criticised, heard, judged, updates, valued, with_spread
+from seekling.recipes.policy import Policy, generation_cost, held_in, prepare, spoken_in
+from seekling.recipes.rating import charge, reading_of, spent_by
 from seekling.recipes.regression import regress
+from seekling.recipes.scenes import (
+    Drawn,
+    Scene,
+    draw,
+    keep,
+    of_scenes,
+    of_step,
+    replayed,
+    scenes_of,
+    together,
+    watched,
+)
 from seekling.recipes.stage import Clock, Stage
-from seekling.recipes.together import scores_of
-from seekling.records import Group, Problem, Score, Verdict
+from seekling.records import Group
 from seekling.selftests.outcome import require
 from seekling.selftests.policies import before_learning, of_width
-from seekling.selftests.tasks import of_key, of_split
 from seekling.tasks.protocol import problems
 
 
 def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
     """Reinforce the model of the stage's input. Returns the mean figures of the last steps."""
-    judge = Judge(config.task, config.rubric)
-    task = judge.task
+    rate = reading_of(stage)
+    scenes = scenes_of(stage, config, rate)
     policy = Policy.load(
         stage.inputs[0].model, stage.device, stage.lanes, held_in(config), spoken=spoken_in(config, stage.dtype)
     )
@@ -55,40 +61,42 @@ def grpo(stage: Stage, config: Grpo) -> dict[str, float]:
         add_head(policy.model)
     optimizers = Optimizers(policy.model, config.optim, config.steps * config.updates, stage.lanes, apart=(LAYER,))
     with stage.self_testing():
-        _self_test(stage, config, judge, policy, reference)
-    policy = sampled_by(stage, config, policy, task)
-    ask = asked_by(stage, config, task)
+        _self_test(stage, config, scenes, policy, reference)
+    policy = sampled_by(stage, config, policy, scenes[0].judge.task)
     regress(stage, config, policy, "before")
     start = stage.restore(config, policy.model, optimizers)
     policy.engine.load(policy.model)
     journal = stage.journal()
-    score = _scorer(config, judge, stage)
     clock = Clock()
 
     for index in stage.steps(start, config, optimizers):
-        drawn = recall(journal, index, partial(asked_in, config, ask, index))
-        groups, scores = drawn or sample_and_judge(policy, ask, config, stage, index, score)
-        generated, generating = generation_cost(policy, groups), clock.lap()
-        if drawn is None:  # what is replayed costs nothing again; charged first, so that no journaled step goes unpaid
+        begun = [scene for scene in scenes if scene.begin <= index]
+        known = replayed(journal, begun, config, index)
+        drawn, rated = known or ([draw(scene, policy, config, index) for scene in begun], spent_by(rate))
+        groups, _ = together(drawn)
+        generated, generating = generation_cost(policy, groups), clock.lap() - rated.seconds
+        if known is None:  # what is replayed costs nothing again; charged first, so that no journaled step goes unpaid
             stage.charge(index, "generate", *generated, generating)
-            remember(journal, index, groups, scores)
+            charge(stage, index, rated)
+            keep(journal, index, drawn, rated)
         policy.engine.rest()
 
         measured = config.objective.needs_reference or (config.kl_every > 0 and index % config.kl_every == 0)
-        lessons = learn_from(groups, scores, policy, reference if measured else None, config, stage.dtype)
+        lessons = learn_from(drawn, policy, reference if measured else None, config, stage.dtype)
         if not lessons:
             stage.warn(f"step {index}: no rollout is left to learn from; it makes no update")
         totals, tokens, flops = learn(stage, config, policy, optimizers, lessons, index)
         policy.engine.load(policy.model)
-        figures = of_rollouts(task, groups, scores) | of_updates(totals, measured=measured)
+        figures = of_step(drawn) | of_updates(totals, measured=measured)
         seconds = clock.lap()
         stage.charge(index, "train", tokens, flops, seconds)
         hold_mismatch(stage, config, index, figures.get("mismatch_kl", 0.0))
         load = {"expert_load": expert_load(groups, policy.model.config.n_routed_experts or 0)}
         if config.held_out_every and (index + 1) % config.held_out_every == 0:
-            figures["held_out_pass"], watched = held_out_pass(policy, judge, config)
-            stage.charge(index, "eval", *watched, clock.lap())
-        work = generated[0] + tokens, generated[1] + flops, generating + seconds
+            passed, cost = watched(scenes, policy, config)
+            figures |= passed
+            stage.charge(index, "eval", *cost, clock.lap())
+        work = generated[0] + tokens, generated[1] + rated.flops + flops, generating + rated.seconds + seconds
         stage.log(index, config.steps, *work, figures | load)
         stage.save(index + 1, config, policy.model, optimizers)
         clock.lap()
@@ -112,53 +120,13 @@ def sampled_by(stage: Stage, config: Grpo, policy: Policy, task: Any) -> Policy:
     return replace(policy, engine=engine)
 
 
-Ask = Callable[[int], list[Problem]]
-"""From a slot to its problems: a step has one, and ``refill`` more."""
+def learn_from(drawn: Sequence[Drawn], policy: Policy, reference: Any, config: Grpo, dtype: torch.dtype) -> list[Text]:
+    """Rewards -> advantages -> one text per rollout that the updates of this step may use.
 
-
-def sample_and_judge(
-    policy: Policy,
-    ask: Ask,
-    config: Grpo,
-    stage: Stage,
-    index: int,
-    score: Callable[[int, list[Group]], list[list[Score]]],
-) -> tuple[list[Group], list[list[Score]]]:
-    """Rollouts of one step, and what each earned; with ``refill``, of as many slots as it takes."""
-    groups: list[Group] = []
-    scores: list[list[Score]] = []
-    for slot in slots(index, config):
-        found = sample_groups(
-            policy, ask(slot), config.rollouts_per_problem, config.sampling, f"{stage.seed}/{slot}", tell_kept=True
-        )
-        groups, scores = groups + found, scores + score(slot, found)
-        if sum(map(is_spread, scores)) >= config.problems_per_step:
-            break
-    return groups, scores
-
-
-def slots(index: int, config: Grpo) -> range:
-    """The slots of problems that a step may ask."""
-    return range(index * (1 + config.refill), (index + 1) * (1 + config.refill))
-
-
-def asked_in(config: Grpo, ask: Ask, index: int, count: int) -> list[Problem]:
-    """What a step asks that has taken as many slots as ``count`` problems fill."""
-    taken = slots(index, config)[: -(-count // config.problems_per_step)]
-    return [problem for slot in taken for problem in ask(slot)]
-
-
-def learn_from(
-    groups: Sequence[Group],
-    scores: Sequence[Sequence[Score]],
-    policy: Policy,
-    reference: Any,
-    config: Grpo,
-    dtype: torch.dtype,
-) -> list[Text]:
-    """Rewards -> advantages -> one text per rollout that the updates of this step may use."""
-    if config.refill:
-        groups, scores = with_spread(groups, scores, config.problems_per_step)
+    Each scenario's rewards are compared with its own: two rubrics have no common scale.
+    """
+    drawn = [lively(one) for one in drawn] if config.refill else drawn
+    groups, scores = together(drawn)
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     texts = [text_of(rollout, replay=config.replay_routes) for rollout in rollouts]
     if not texts:
@@ -177,8 +145,19 @@ def learn_from(
     texts = valued(texts, **told)
     if objective.advantage == "gae":
         return heard(criticised(texts, scores, objective), rollouts, scores, config)
-    weights = {name: weight for name, weight in config.rubric.weights().items() if weight}
-    return heard(judged(texts, advantages(scores, weights, objective, texts)), rollouts, scores, config)
+    waiting = iter(texts)
+    found = [
+        advantages(one.scores, one.scene.weights, objective, list(islice(waiting, one.num_rollouts)))
+        for one in drawn
+        if one.groups
+    ]
+    return heard(judged(texts, torch.cat(found)), rollouts, scores, config)
+
+
+def lively(drawn: Drawn) -> Drawn:
+    """Of what a scenario drew, as many groups with spread as it asks in a step."""
+    groups, scores = with_spread(drawn.groups, drawn.scores, drawn.scene.scenario.problems_per_step)
+    return replace(drawn, groups=groups, scores=scores)
 
 
 def learn(
@@ -213,25 +192,6 @@ def hold_mismatch(stage: Stage, config: Grpo, index: int, mismatch: float) -> No
         )
 
 
-def of_rollouts(task: Any, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> dict[str, float]:
-    """A step's figures from what was said and what it earned, by the names the report knows."""
-    flat = [s for row in scores for s in row]
-    known = [s.reward for s in flat if s.reward is not None]
-    made = [attempts_of(task, group.problem, rollout) for group in groups for rollout in group.rollouts]
-    return {
-        "reward": float(np.mean(known)) if known else 0.0,
-        "pass_rate": float(np.mean([s.verdict is Verdict.PASS for s in flat])),
-        "format_rate": float(np.mean([s.parts.get("format", 0.0) for s in flat])),
-        "response_length": float(np.mean([len(r.tokens) for g in groups for r in g.rollouts])),
-        "tokens_new": float(np.mean([a.new_tokens for a in made])),
-        "tokens_repeat": float(np.mean([a.repeated_tokens for a in made])),
-        "tokens_other": float(np.mean([a.other_tokens for a in made])),
-        "attempts": float(np.mean([a.made for a in made])),
-        "frac_zero_spread": float(np.mean([not is_spread(row) for row in scores])),
-        "infra_errors": float(np.mean([s.reward is None for s in flat])),
-    }
-
-
 def of_updates(totals: Sequence[Mapping[str, float]], *, measured: bool) -> dict[str, float]:
     """A step's figures from its updates: means over those that were made, per token where they speak of tokens.
 
@@ -260,16 +220,6 @@ def of_updates(totals: Sequence[Mapping[str, float]], *, measured: bool) -> dict
     return figures | several | {name: per_token(name) for name, is_asked in asked.items() if is_asked} | of_layer(*made)
 
 
-def held_out_pass(policy: Policy, judge: Judge, config: Grpo) -> tuple[float, tuple[int, float]]:
-    """pass@1 on a few held-out problems, four rollouts each, the same ones every time; and its tokens and FLOPs."""
-    asked = list(islice(problems(judge.task, "held_out", "watch", distinct=True), config.held_out_problems))
-    groups = sample_groups(policy, asked, 4, config.sampling, "watch")
-    world = policy.lanes.world
-    rows = judge.verdicts(groups) if world.leads else []
-    passed = world.told([verdict is Verdict.PASS for row in rows for verdict in row])
-    return float(np.mean(passed)), generation_cost(policy, groups)
-
-
 def expert_load(groups: Sequence[Group], num_experts: int) -> dict[str, list[float]]:
     """Each routed layer's share of sampled tokens per expert, from the routes the sampler recorded."""
     routes = [rollout.routes for group in groups for rollout in group.rollouts if rollout.routes is not None]
@@ -282,26 +232,10 @@ def expert_load(groups: Sequence[Group], num_experts: int) -> dict[str, list[flo
     return {str(layer): [round(float(x), 5) for x in count / count.sum()] for layer, count in enumerate(counts)}
 
 
-def _scorer(config: Grpo, judge: Judge, stage: Stage) -> Callable[[int, list[Group]], list[list[Score]]]:
-    """How groups are scored: checked, or (the control) with the step's scores dealt out at random."""
-
-    def checked(index: int, groups: list[Group]) -> list[list[Score]]:
-        return scores_of(stage.world, judge, groups)
-
-    def shuffled(index: int, groups: list[Group]) -> list[list[Score]]:
-        flat = [score for row in checked(index, groups) for score in row]
-        dealt = iter(Random(f"{stage.seed}/shuffle/{index}").sample(flat, len(flat)))
-        return [[replace(next(dealt)) for _ in group.rollouts] for group in groups]
-
-    return {"checked": checked, "shuffled": shuffled}[config.rewards]
-
-
-def _self_test(stage: Stage, config: Grpo, judge: Judge, policy: Policy, reference: Any) -> None:
-    task = judge.task
-    prompts = policy.prompts(list(islice(problems(task, "train", "self-test"), 8)))
+def _self_test(stage: Stage, config: Grpo, scenes: Sequence[Scene], policy: Policy, reference: Any) -> None:
+    prompts = policy.prompts(list(islice(problems(scenes[0].judge.task, "train", "self-test"), 8)))
     outcomes = require(
-        *(of_key(task, judge.checker) if stage.world.leads else ()),
-        of_split(task),
+        *of_scenes(scenes, leads=stage.world.leads),
         of_width(policy.tokenizer.whole.get_vocab(with_added_tokens=True), policy.model.config.vocab_size),
         *before_learning(policy.engine, policy.model, reference, prompts, config.objective),
     )

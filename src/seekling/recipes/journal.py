@@ -35,22 +35,24 @@ class SharedJournal(Journal):
             super().write(step, entry)
 
 
-def remember(journal: Journal, step: int, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
-    """Write a step's groups and scores."""
+def remember(
+    journal: Journal, step: int, groups: Sequence[Group], scores: Sequence[Sequence[Score]], **more: Any
+) -> None:
+    """Write a step's groups and scores, and what else its line is to tell."""
     lines = [_group_line(group, row) for group, row in zip(groups, scores, strict=True)]
-    journal.write(step, {"groups": lines})
+    journal.write(step, {"groups": lines, **more})
 
 
-def recall(journal: Journal, step: int, ask: Callable[[int], Sequence[Problem]]) -> Drawn | None:
+def recall(journal: Journal, step: int, ask: Callable[[Mapping[str, Any]], Sequence[Problem]]) -> Drawn | None:
     """A journaled step, or None. Raises UserError when it speaks of other problems than this run would ask.
 
-    ``ask`` tells which those are, from how many the step had.
+    ``ask`` tells which those are, from the step's line.
     """
     line = journal.recall(step)
     if line is None:
         return None
     try:
-        return _drawn(journal, step, line, ask(len(line["groups"])))
+        return _drawn(journal, step, line, ask(line))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"what {journal.file} says of step {step} is damaged ({type(error).__name__}: {error})",

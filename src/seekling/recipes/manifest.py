@@ -22,8 +22,10 @@ from seekling.recipes.config import (
     Eval,
     Gathered,
     General,
+    Grpo,
     Import,
     Preferences,
+    RewardModel,
     Sft,
     StageSettings,
     Trained,
@@ -34,7 +36,7 @@ from seekling.remote.hub import identity
 from seekling.remote.rows import digest_of
 from seekling.rewards.rubric import Rubric
 from seekling.rewards.rubric import content_hash as rewards_hash
-from seekling.tasks.protocol import Composed
+from seekling.tasks.protocol import Composed, Helpable
 from seekling.tasks.registry import build_task, content_hash
 
 
@@ -186,12 +188,41 @@ def _stage(table: Any, index: int, source: Source) -> StageSettings:
         )
     settings = parse(KINDS[kind].settings, table, source=source, path=f"stage.{index}")
     if _task_of(settings) or (hasattr(settings, "task") and not hasattr(settings, "data")):
-        build_task(_task_of(settings), source, f"stage.{index}.task")
-    if isinstance(settings, Gathered) and isinstance(settings.merged, General) and settings.merged.task:
+        task = build_task(_task_of(settings), source, f"stage.{index}.task")
+        _check_rule(settings, task, source.where([*where, "task"]))
+    if isinstance(settings, Grpo) and settings.also:
+        _check_scenarios(settings, source, index)
+    elif isinstance(settings, Gathered) and isinstance(settings.merged, General) and settings.merged.task:
         build_task(settings.merged.task, source, f"stage.{index}.general.task")
-    for place, one in enumerate(_also(settings)):
-        build_task(one, source, f"stage.{index}.also.{place}")
+    elif isinstance(settings, Eval):
+        for place, one in enumerate(settings.also):
+            build_task(one.task, source, f"stage.{index}.also.{place}")
     return settings
+
+
+def _check_rule(settings: StageSettings, task: Any, where: str) -> None:
+    """Raises UserError for sampled answers of a task that cannot say which is more helpful."""
+    if getattr(settings, "compare", "") == "sampled" and not isinstance(task, Helpable):
+        raise UserError(
+            f'stage "{settings.name}" compares sampled answers, and task "{task.name}" has no rule to label them by',
+            where=where,
+            next_step="Give it helpfulness(problem, answer), or take a task that has one.",
+        )
+
+
+def _check_scenarios(settings: Grpo, source: Source, index: int) -> None:
+    """Raises UserError for a scenario whose task is none, and for two of one name."""
+    places = [f"stage.{index}.task", *(f"stage.{index}.also.{at}.task" for at in range(len(settings.also)))]
+    names: list[str] = []
+    for scenario, place in zip(settings.scenarios, places, strict=True):
+        name = scenario.name or build_task(scenario.task, source, place).name
+        if name in names:
+            raise UserError(
+                f'two scenarios of stage "{settings.name}" are called "{name}"',
+                where=source.where([int(part) if part.isdigit() else part for part in place.split(".")]),
+                next_step='Give one a name of its own: { name = "harder", task = ... }',
+            )
+        names.append(name)
 
 
 def _check_precision(head: Head, stages: Sequence[StageSettings]) -> None:
@@ -224,9 +255,11 @@ def _in_order(stages: Sequence[StageSettings], source: Source) -> list[StageSett
                     where=where,
                     next_step=nearest(wanted, names),
                 )
-        found = [KINDS[stages[names.index(name)].kind].leaves for name in stage.sources]
+        inputs = [stages[names.index(name)] for name in stage.sources]
+        found = [KINDS[one.kind].leaves for one in inputs]
         _check_reads(stage, found, where)
         _check_origin(stage, found, where)
+        _check_rated(stage, [one for one in inputs if KINDS[one.kind].leaves == "rater"], where)
     ordered: list[StageSettings] = []
     while len(ordered) < len(stages):
         done = {stage.name for stage in ordered}
@@ -268,6 +301,42 @@ def _check_origin(stage: StageSettings, found: Sequence[str], where: str) -> Non
         )
 
 
+def _check_rated(stage: StageSettings, raters: Sequence[StageSettings], where: str) -> None:
+    """Raises UserError where a rubric weighs a reward model's word and there is none to give it, or the other way."""
+    weighed = [rubric.rated for rubric in _rubrics_of(stage) if rubric.rated.weight]
+    readers = [kind for kind, told in KINDS.items() if any("rater" in way for way in told.reads)]
+    if weighed and not raters:
+        is_reader = stage.kind in readers
+        raise UserError(
+            f'the rubric of stage "{stage.name}" weighs "rated", and the stage reads no reward model',
+            where=where,
+            next_step='Name one behind the model: from = ["model", "rater"].' if is_reader
+            else f"A stage of kind {stage.kind} reads none; of kind {' or '.join(readers)} it could.",
+        )  # fmt: skip
+    if raters and not weighed:
+        raise UserError(
+            f'stage "{stage.name}" reads "{raters[0].name}", a reward model, and none of its rubrics weighs "rated"',
+            where=where,
+            next_step="Weigh what it says: rubric = { rated = 1.0 }. Or leave it out of from.",
+        )
+    for rater in raters:
+        if not isinstance(rater, RewardModel) or rater.compare != "sampled":
+            continue  # what a user's own pairs are, the user knows
+        if wrong := [one.reads for one in weighed if one.reads != rater.reads]:
+            raise UserError(
+                f'stage "{stage.name}" lets "{rater.name}" rate "{wrong[0]}", and it learned to rate "{rater.reads}"',
+                where=where,
+                next_step="Let reads of the reward model and of the rubric's rated be the same.",
+            )
+
+
+def _rubrics_of(stage: StageSettings) -> list[Rubric]:
+    if isinstance(stage, Grpo):
+        return [scenario.rubric for scenario in stage.scenarios]
+    own = getattr(stage, "rubric", None)
+    return [own] if own else []
+
+
 def _fingerprints(
     head: Head, ordered: Sequence[StageSettings], data: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, str]:
@@ -277,6 +346,8 @@ def _fingerprints(
         settings = weight_settings(stage) | {"task": _task_settings(stage)}
         if isinstance(stage, Eval):
             settings["also"] = [[_settings_of(one.task), one.problems, one.samples] for one in stage.asked[1:]]
+        if isinstance(stage, Grpo) and stage.also:
+            settings["also"] = [weight_settings(one) | {"task": _settings_of(one.task)} for one in stage.also]
         if isinstance(stage, Trained) and stage.export == "best":
             settings |= {name: getattr(stage, name) for name in stage.decisive}
         settings.pop("source")
@@ -296,7 +367,7 @@ def data_of(stage: StageSettings) -> dict[str, Any]:
     found: dict[str, Any] = {
         "task": content_hash(_task_of(stage)),
         "also": [digest for spec in _also(stage) if (digest := content_hash(spec))],
-        "rewards": rewards_hash(getattr(stage, "rubric", Rubric())),
+        "rewards": [digest for rubric in _rubrics_of(stage) if (digest := rewards_hash(rubric))],
     }
     if isinstance(stage, Sft | Preferences) and stage.data:
         found["data"] = digest_of(stage.data, stage.revision)
@@ -330,7 +401,7 @@ def _merged(stage: Gathered) -> list[Any]:
 
 def _also(stage: StageSettings) -> list[str | dict[str, Any]]:
     """Further tasks that a stage asks."""
-    return [one.task for one in stage.also] if isinstance(stage, Eval) else []
+    return [one.task for one in stage.also] if isinstance(stage, Eval | Grpo) else []
 
 
 def _task_settings(stage: StageSettings) -> Any:

@@ -1,13 +1,14 @@
-"""Pairs of replies as texts to compare: a user's own rows, or a task's traces of which one passes and one fails."""
+"""Pairs of replies as texts to compare: a user's own rows, a task's traces of which one passes and one fails, or
+answers that were sampled (``answers``)."""
 
 from __future__ import annotations
 
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import chain, islice
 from random import Random
@@ -40,11 +41,16 @@ MOST_MISSES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Couple:
-    """A pair, encoded: each text ends with the last token of its reply, the stop, and is learned where it replies."""
+    """A pair, encoded: each text ends with the last token of its reply, the stop, and is learned where it replies.
+
+    ``apart`` is by how much an exact rule prefers the chosen one, below 0 where the label was drawn against it; 0 where
+    no rule is known.
+    """
 
     chosen: Text
     rejected: Text
     margin: float = 0.0
+    apart: float = 0.0
 
     @property
     def texts(self) -> tuple[Text, Text]:
@@ -71,11 +77,12 @@ def couples(stage: Stage, config: Preferences, tokenizer: Tokenizer, context: in
 
     Raises UserError for a row that is no pair, a template that parts a reply, pairs that are too long, and for none.
     """
-    if config.task:
+    if config.task and config.compare == "traces":
         yield _from_task(stage, config, tokenizer, context)
         return
+    found = _read(stage, config, tokenizer) if config.data else _sampled(stage, config, tokenizer)
     with Shelf(stage.folder.folder) as shelf:
-        yield _from_files(stage, config, tokenizer, context, shelf)
+        yield _shelved(stage, config, context, shelf, found)
 
 
 def together(found: Sequence[Couple]) -> list[Text]:
@@ -85,16 +92,26 @@ def together(found: Sequence[Couple]) -> list[Text]:
 
 def encode_pairs(tokenizer: Tokenizer, group: Sequence[Pair]) -> list[Couple]:
     """Couples of pairs. Raises UserError naming file and line of the first that the template makes no couple of."""
-    rows = [row for pair in group for row in (pair.chosen, pair.rejected)]
-    ended = [closed(row, texts) for row, texts in zip(rows, encode(tokenizer, rows), strict=True)]
-    made = []
-    for pair, chosen, rejected in zip(group, ended[::2], ended[1::2], strict=True):
-        if list(chosen[0]) == list(rejected[0]):
+    made = laid_out(tokenizer, group)
+    for pair, couple in zip(group, made, strict=True):
+        if is_one(couple):
             raise UserError(
                 "chosen and rejected are the same once the chat template has laid them out", where=pair.chosen.where
             )
-        made.append(Couple(learned(*chosen), learned(*rejected), pair.margin))
     return made
+
+
+def laid_out(tokenizer: Tokenizer, group: Sequence[Pair]) -> list[Couple]:
+    """Couples of pairs, also of those that the template makes equal."""
+    rows = [row for pair in group for row in (pair.chosen, pair.rejected)]
+    ended = [learned(*closed(row, texts)) for row, texts in zip(rows, encode(tokenizer, rows), strict=True)]
+    pairs = zip(group, ended[::2], ended[1::2], strict=True)
+    return [Couple(chosen, rejected, pair.margin) for pair, chosen, rejected in pairs]
+
+
+def is_one(couple: Couple) -> bool:
+    """Whether both texts are the same."""
+    return list(couple.chosen.tokens) == list(couple.rejected.tokens)
 
 
 def closed(row: Row, texts: Sequence[Encoded]) -> Encoded:
@@ -113,27 +130,63 @@ def closed(row: Row, texts: Sequence[Encoded]) -> Encoded:
     return ids[:end], mask[:end]
 
 
-# --- rows -------------------------------------------------------------------------------------------------------------
+# --- rows, and answers ------------------------------------------------------------------------------------------------
 
 
-def _from_files(stage: Stage, config: Preferences, tokenizer: Tokenizer, context: int, shelf: Shelf) -> Couples:
-    margins, held_out, counts = array("d"), list[Couple](), Counter[str]()
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A couple, where it comes from in words, and whether it is never trained on; or why there is none."""
+
+    couple: Couple | None
+    where: str = ""
+    held_out: bool = False
+    why: str = ""
+
+
+def _read(stage: Stage, config: Preferences, tokenizer: Tokenizer) -> Iterator[Found]:
+    """The rows of a user's own."""
     rows = chats.read_pairs(find(stage, config))
-    longest = _Longest()
     while group := list(islice(rows, ROWS_AT_ONCE)):
         if stage.stop_requested():
             raise Interrupted
         for pair, couple in zip(group, encode_pairs(tokenizer, group), strict=True):
-            fate = _left_out(couple, config, context)
-            fate = fate or ("held out" if is_held_out(pair.chosen, config.held_out) else "trained on")
-            counts[fate] += 1
-            longest.see(couple, pair.chosen.where, fate == "too long")
-            if fate == "held out" and len(held_out) < config.held_out_pairs:
-                held_out.append(couple)
-            if fate == "trained on":
-                margins.append(couple.margin)
-                for text in couple.texts:
-                    shelf.add(text.tokens, (text.weight > 0).tolist())
+            yield Found(couple, pair.chosen.where, is_held_out(pair.chosen, config.held_out))
+
+
+def _sampled(stage: Stage, config: Preferences, tokenizer: Tokenizer) -> Iterator[Found]:
+    """What the input's model answers, two by two, labelled by its task's rule."""
+    from seekling.recipes.answers import drawn_pairs  # with all that samples: most stages of pairs need none of it
+
+    for drawn in drawn_pairs(stage, config):
+        if drawn.pair is None:
+            yield Found(None, why=drawn.why)
+            continue
+        (couple,) = laid_out(tokenizer, [drawn.pair])
+        if is_one(couple):
+            yield Found(None, why="alike")
+        else:
+            yield Found(replace(couple, apart=drawn.apart), drawn.pair.chosen.where, drawn.held_out)
+
+
+def _shelved(stage: Stage, config: Preferences, context: int, shelf: Shelf, found: Iterable[Found]) -> Couples:
+    """Those that nothing leaves out: on the shelf what is trained on, in memory what is held out."""
+    margins, aparts, held_out, counts = array("d"), array("d"), list[Couple](), Counter[str]()
+    longest = _Longest()
+    for one in found:
+        couple = one.couple
+        fate = _left_out(couple, config, context) if couple else one.why
+        fate = fate or ("held out" if one.held_out else "trained on")
+        counts[fate] += 1
+        if couple is None:
+            continue
+        longest.see(couple, one.where, fate == "too long")
+        if fate == "held out" and len(held_out) < config.held_out_pairs:
+            held_out.append(couple)
+        if fate == "trained on":
+            margins.append(couple.margin)
+            aparts.append(couple.apart)
+            for text in couple.texts:
+                shelf.add(text.tokens, (text.weight > 0).tolist())
     _refuse_long(stage, config, context, longest, counts)
     stage.folder.write(pairs=dict(counts))
     if not margins:
@@ -143,7 +196,7 @@ def _from_files(stage: Stage, config: Preferences, tokenizer: Tokenizer, context
         rng = Random(f"{stage.seed}/{step}")
         endless = chain.from_iterable(permuted(rng, len(margins)) for _ in iter(int, 1))
         chosen = islice(endless, config.pairs_per_step)
-        return [Couple(shelf[2 * place], shelf[2 * place + 1], margins[place]) for place in chosen]
+        return [Couple(shelf[2 * n], shelf[2 * n + 1], margins[n], aparts[n]) for n in chosen]
 
     return Couples(train, held_out)
 
@@ -158,7 +211,7 @@ def _left_out(couple: Couple, config: Preferences, context: int) -> str:
     """Why a couple is not used, in words; "" for one that is."""
     if couple.num_tokens > config.packing.row_tokens or max(len(text.tokens) for text in couple.texts) > context:
         return "too long"
-    if couple.margin < config.min_margin:
+    if (abs(couple.apart) or couple.margin) < config.min_margin:
         return "too near"
     short, long = sorted(int((text.weight > 0).sum()) for text in couple.texts)
     return "lengths differ" if config.length_ratio and long > config.length_ratio * short else ""

@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from seekling.learn.ahead import LAYER, of_layer
 from seekling.learn.batch import Batch, Text, pack
 from seekling.learn.optim import Optimizers
+from seekling.learn.preference import in_pairs
 from seekling.learn.update import Loss, step
 from seekling.model.decoder import Decoder
 from seekling.recipes.config import Preferences
-from seekling.recipes.pairs import Couple, Couples
+from seekling.recipes.pairs import Couple, Couples, together
 from seekling.recipes.stage import Clock, Stage
 from seekling.selftests.outcome import SelfTest, require
 from seekling.selftests.policies import INVARIANCE_LIMIT, ROUGH_INVARIANCE_LIMIT
@@ -27,6 +29,8 @@ PairLoss = Callable[[Decoder, Batch], Loss]
 Flops = Callable[[float, bool], float]
 """FLOPs of a token by the mean context it sees: of a step, or of a look without one."""
 WEIGHED = ("loss", "nll_loss", "grad_norm", "skipped")
+EXACT = "exact_accuracy"
+"""Share of pairs told apart as the task's own rule would, whatever their labels say."""
 BEFORE = "before"
 """The fact that keeps the figures of the model that came in."""
 
@@ -89,6 +93,34 @@ def weighed(texts: Sequence[Text]) -> list[Text]:
     """Texts of pairs that weigh alike, fixed before a step is sliced: what is learned of a text weighs 1/pairs."""
     shares = [2 / (len(texts) * float((text.weight > 0).sum())) for text in texts]
     return [replace(t, weight=(t.weight > 0) * np.float32(share)) for t, share in zip(texts, shares, strict=True)]
+
+
+def watched_in(config: Preferences, told: Mapping[str, str]) -> dict[str, str]:
+    """What is told of held-out pairs: where an exact rule labelled them, also how often that is met."""
+    return dict(told) | ({EXACT: f"held_out_{EXACT}"} if config.compare == "sampled" else {})
+
+
+def proved(found: Sequence[Couple]) -> list[Text]:
+    """The texts of couples, side by side; where an exact rule is known chosen ones tell whether it agrees (1, -1)."""
+    if not any(couple.apart for couple in found):
+        return together(found)
+    signs = [sign for couple in found for sign in (float(np.sign(couple.apart)), 0.0)]
+    return [replace(t, values={"truth": at_end(t, sign)}) for t, sign in zip(together(found), signs, strict=True)]
+
+
+def at_end(text: Text, value: float) -> NDArray[np.float32]:
+    """``value`` at a text's last token, 0 elsewhere: [T]."""
+    told = np.zeros(len(text.tokens), np.float32)
+    told[-1] = value
+    return told
+
+
+def exactly(batch: Batch, right: Tensor) -> dict[str, Tensor]:
+    """From which pairs were told apart as labelled to which were as the exact rule would; of no rule nothing."""
+    if "truth" not in batch.values:
+        return {}
+    truth, _ = in_pairs(batch.values["truth"], batch.rows.segments_BT)
+    return {EXACT: (1 + truth * (2 * right - 1)) / 2}
 
 
 def counted(each: Mapping[str, Tensor], weight: Tensor) -> dict[str, Tensor]:

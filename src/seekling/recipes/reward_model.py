@@ -26,7 +26,7 @@ from seekling.recipes.chats import Row
 from seekling.recipes.config import RewardModel
 from seekling.recipes.pairs import Couple, closed, couples, together
 from seekling.recipes.policy import Policy, held_in, prepare
-from seekling.recipes.preferring import Way, counted, learn_pairs
+from seekling.recipes.preferring import Way, at_end, counted, exactly, learn_pairs, proved, watched_in
 from seekling.recipes.sft import encode
 from seekling.recipes.stage import Stage
 from seekling.recipes.text import learned
@@ -35,6 +35,10 @@ from seekling.text.tokenizer import Tokenizer
 
 WATCHED = {"loss": "held_out_loss", "accuracy": "held_out_accuracy", "margin": "held_out_margin"}
 """What is told of held-out pairs."""
+FACT = "rating"
+"""The fact of a finished stage that tells on which scale its numbers are."""
+SMALLEST = 1e-6
+"""A standard deviation below which a model says nothing."""
 ROW_TOKENS = 512
 """Tokens in a row when replies are rated; longer ones make longer rows."""
 
@@ -52,25 +56,44 @@ def reward_model(stage: Stage, config: RewardModel) -> dict[str, float]:
     head.requires_grad_(True)  # whatever else is frozen
 
     def flops(context: float, training: bool) -> float:
-        logits = 2.0 * model.config.vocab_size * model.config.hidden_size  # which nobody asks for
-        return flops_per_token(model.config, context, training=training) - (3 if training else 1) * logits
+        return silent_flops(model, context, training=training)
 
-    way = Way(ended, partial(rating_pass, config=config), flops, WATCHED)
+    way = Way(ended, partial(rating_pass, config=config), flops, watched_in(config, WATCHED))
     with couples(stage, config, policy.tokenizer, model.config.max_position_embeddings) as found:
         pad = padding(policy.tokenizer, {text.tokens[-1] for text in together(found.train(0))})
         figures = learn_pairs(stage, config, model, found, way)
+        stage.folder.write(**{FACT: scale_of(stage, config, model, found.held_out or found.train(0))})
     export(stage, model, policy.tokenizer, pad)
     return figures
+
+
+def scale_of(stage: Stage, config: RewardModel, model: Decoder, found: Sequence[Couple]) -> dict[str, float]:
+    """Mean and standard deviation of what a finished model says of replies: by them its numbers are read later.
+
+    A reward model is only told differences: where its zero lies, and how far apart its numbers, is chance.
+    """
+    texts = together(found)
+    told = read(
+        model, texts, values_after, row_tokens=config.packing.row_tokens, passes=config.packing.passes,
+        lanes=stage.lanes, dtype=stage.dtype,
+    )  # fmt: skip
+    numbers = np.array([values[-1] for values in told], np.float64)
+    return {"mean": float(numbers.mean()), "std": max(float(numbers.std()), SMALLEST)}
+
+
+def silent_flops(model: Decoder, context: float, *, training: bool) -> float:
+    """FLOPs of a token without logits, which nobody asks for."""
+    logits = 2.0 * model.config.vocab_size * model.config.hidden_size
+    return flops_per_token(model.config, context, training=training) - (3 if training else 1) * logits
 
 
 def ended(found: Sequence[Couple]) -> list[Text]:
     """The texts of couples, each weighing at its last token alone, where it is read; margins stand there too."""
     margins = [margin for couple in found for margin in (couple.margin, 0.0)]
     texts = []
-    for text, margin in zip(together(found), margins, strict=True):
-        weight = np.zeros(len(text.tokens), np.float32)
-        weight[-1] = 1 / len(found)
-        texts.append(replace(text, weight=weight, values={"margin": (weight > 0) * np.float32(margin)}))
+    for text, margin in zip(proved(found), margins, strict=True):
+        values = {**text.values, "margin": at_end(text, margin)}
+        texts.append(replace(text, weight=at_end(text, 1 / len(found)), values=values))
     return texts
 
 
@@ -87,6 +110,7 @@ def rating_pass(model: Decoder, batch: Batch, *, config: RewardModel) -> Loss:
             "accuracy": preferred(chosen, rejected), "margin": chosen - rejected,
             "mean_reward": (chosen + rejected) / 2, "rewards/chosen": chosen, "rewards/rejected": rejected,
         }  # fmt: skip
+        each |= exactly(batch, each["accuracy"])
         sums = counted(each, weight)
     return Loss(value, {"loss": value.detach(), **sums})
 
@@ -145,19 +169,41 @@ class Rater:
 
         Raises UserError for a prompt that is no chat, and for a reply that does not fit the model's context.
         """
-        if not replies:
+        return self._read(self._texts(rows_of(prompts, replies)))
+
+    def rate(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> tuple[list[float | None], int, float]:
+        """The same, and None for what cannot be read; then the tokens that were, and FLOPs.
+
+        Raises UserError where nothing at all can be read: then it is not the replies.
+        """
+        rows = rows_of(prompts, replies)
+        try:
+            texts: list[Text | None] = [*self._texts(rows)]
+        except UserError:  # whose fault was it?
+            texts = [self._text(row) for row in rows]
+            if not any(texts):
+                raise
+        sound = [text for text in texts if text is not None]
+        told, tokens = iter(self._read(sound)), [len(text.tokens) for text in sound]
+        context = sum(n * (n - 1) / 2 for n in tokens) / max(1, sum(tokens))
+        work = sum(tokens) * silent_flops(self.model, context, training=False)
+        return [None if text is None else next(told) for text in texts], sum(tokens), work
+
+    def _read(self, texts: Sequence[Text]) -> list[float]:
+        if not texts:
             return []
-        texts = self._texts(prompts, replies)
         rows = max(ROW_TOKENS, *(len(text.tokens) for text in texts))
         passes = max(1, sum(len(text.tokens) for text in texts) // (4 * rows))
         told = read(self.model, texts, values_after, row_tokens=rows, passes=passes, lanes=self.lanes)
         return [float(values[-1]) for values in told]
 
-    def _texts(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> list[Text]:
-        rows = []
-        for place, (prompt, reply) in enumerate(zip(prompts, replies, strict=True), 1):
-            asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-            rows.append(Row([*asked, {"role": "assistant", "content": reply}], f"reply {place}", given=len(asked)))
+    def _text(self, row: Row) -> Text | None:
+        try:
+            return self._texts([row])[0]
+        except UserError:
+            return None
+
+    def _texts(self, rows: Sequence[Row]) -> list[Text]:
         texts, room = [], self.model.config.max_position_embeddings
         for row, encoded in zip(rows, encode(self.tokenizer, rows), strict=True):
             texts.append(learned(*closed(row, encoded)))
@@ -168,6 +214,15 @@ class Rater:
                     next_step="Rate shorter replies, or leave this one out.",
                 )
         return texts
+
+
+def rows_of(prompts: Sequence[Prompt], replies: Sequence[str]) -> list[Row]:
+    """A chat of each reply and what it answers."""
+    rows = []
+    for place, (prompt, reply) in enumerate(zip(prompts, replies, strict=True), 1):
+        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+        rows.append(Row([*asked, {"role": "assistant", "content": reply}], f"reply {place}", given=len(asked)))
+    return rows
 
 
 def load_reward_model(folder: Path, device: torch.device | None = None, lanes: Lanes = ONE) -> Rater:

@@ -226,8 +226,8 @@ def _frame(lines: Sequence[Series], axes: Axes) -> _Frame:
     ys += [y for line in lines for _, low, high in line.band for y in (low, high)]
     ys += [end for end in axes.y_range if end is not None]
     low, high = min(ys), max(ys)
-    ticks = _ticks(low, high if high > low else low + (abs(low) or 1.0))
-    y = (min(low, ticks[0]), max(high, ticks[-1]))
+    y = _widened(low, high if high > low else low + (abs(low) or 1.0))
+    ticks = _ticks(*y)
     gutter = max(len(_tick(t, axes.percent)) for t in ticks) * 6.6 + 12
     name = max((len(line.name) for line in lines), default=0)
     return _Frame(
@@ -238,6 +238,13 @@ def _frame(lines: Sequence[Series], axes: Axes) -> _Frame:
         log2=axes.log2,
         percent=axes.percent,
     )
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """The range out to its outermost ticks, which a wider range may set further out."""
+    ticks = _ticks(low, high)
+    wider = min(low, ticks[0]), max(high, ticks[-1])
+    return wider if wider == (low, high) else _widened(*wider)
 
 
 def _ticks(low: float, high: float, wanted: int = 4) -> list[float]:

@@ -9,10 +9,22 @@ from markupsafe import Markup
 
 from seekling.report import charts, story, words
 from seekling.report.charts import Axes, Bar, Dot, Points, Series
-from seekling.report.view import Comparison, EvalView, LedgerRow, Load, RunView, StageView
+from seekling.report.view import (
+    Comparison,
+    EvalView,
+    LedgerRow,
+    Load,
+    Proxy,
+    RunView,
+    StageView,
+    proxies_of,
+    scenarios_of,
+)
 
 TRAINED, BASE, CONTROL = 1, 2, 4
 """Inks: the same model wears the same colour on the whole page."""
+INKS = 4
+"""How many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +123,28 @@ AHEAD = _Curve(
 )
 
 
+def _of_scenarios(names: Sequence[str]) -> list[_Curve]:
+    """The curves in which several scenarios stand side by side; the first is the stage's own."""
+    held_out = {"held_out_pass" if at == 0 else f"{name}/held_out_pass": name for at, name in enumerate(names)}
+    return [
+        _Curve(
+            "Reward by scenario",
+            "mean reward per rollout",
+            {f"{name}/reward": name for name in names},
+            "Each scenario has its own rubric, and begins at its own step: compare a line with itself.",
+            y_range=(0, 1),
+        ),
+        _Curve(
+            "Held-out pass@1 by scenario",
+            "share that passes at the first try",
+            held_out,
+            "Problems that never occur in training, asked from the start whether or not their scenario has begun.",
+            y_range=(0, 1),
+            percent=True,
+        ),
+    ]
+
+
 def trainings(run: RunView) -> list[Training]:
     """Reinforcement first, since the page is about it; then what came before it."""
     stages = [*run.of_kind("grpo"), *run.of_kind("pretrain", "sft")]
@@ -171,7 +205,10 @@ def _k_series(name: str, evaluation: EvalView, ink: int) -> Series:
 def _training_figures(stage: StageView) -> Iterator[Figure]:
     """The curves of a stage, most telling first; a metric nobody logged has no figure."""
     if stage.kind == "grpo":
-        yield from (f for curve in (REWARD, PASS_1, FORM) for f in _lines(stage, curve))
+        names = scenarios_of(stage)
+        several = _of_scenarios(names) if names else []
+        yield from (f for curve in (REWARD, PASS_1, *several, FORM) for f in _lines(stage, curve))
+        yield from (_over_optimised(stage, number, one) for number, one in enumerate(proxies_of(stage)) if one.rule)
         yield from list(_stacked(stage, PARTS_OF_LENGTH)) or _lines(stage, LENGTH)
         yield from (f for curve in (ENTROPY, KL, AHEAD) for f in _lines(stage, curve))
     else:
@@ -183,7 +220,7 @@ def _training_figures(stage: StageView) -> Iterator[Figure]:
 
 
 def _lines(stage: StageView, curve: _Curve) -> Iterator[Figure]:
-    found = [(name, stage.curve(metric), ink) for ink, (metric, name) in enumerate(curve.lines.items(), 1)]
+    found = [(name, stage.curve(metric), 1 + n % INKS) for n, (metric, name) in enumerate(curve.lines.items())]
     if lines := [_series(name, points, ink) for name, points, ink in found if points]:
         key = f"{stage.folder.name}-{next(iter(curve.lines))}"
         svg = charts.line_chart(key, f"{curve.title}, stage {stage.name}", lines, _axes(stage, curve))
@@ -198,6 +235,19 @@ def _stacked(stage: StageView, curve: _Curve) -> Iterator[Figure]:
         key = f"{stage.folder.name}-{next(iter(curve.lines))}"
         svg = charts.stacked_chart(key, f"{curve.title}, stage {stage.name}", parts, _axes(stage, curve))
         yield Figure(curve.title, svg, curve.meaning)
+
+
+def _over_optimised(stage: StageView, number: int, proxy: Proxy) -> Figure:
+    """The proxy and the rule it stands for, over the same steps, in one unit."""
+    title, y = f"Proxy and rule: {proxy.scenario}", "change, in standard deviations of the first step"
+    lines = [_series("reward model", proxy.rated, 2), _series("rule", proxy.rule, 1)]
+    axes = Axes(_step_axis(stage), y, (0, None), marks=stage.restarts())
+    svg = charts.line_chart(f"{stage.folder.name}-proxy-{number}", f"{title}, stage {stage.name}", lines, axes)
+    meaning = (
+        "What the reward model says of the answers, which is paid, and what the rule it learned from would say, which "
+        "is not. Where the lines part, the policy pleases the model and no longer the rule."
+    )
+    return Figure(title, svg, meaning)
 
 
 def _load_strip(stage: StageView, layers: Mapping[str, Load]) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from seekling.report.view import (
     Control,
     Estimate,
     EvalView,
+    Proxy,
     RunView,
     StageView,
     compare,
+    proxies_of,
     starts_from_nothing,
     total,
     trained_sizes,
@@ -31,6 +33,10 @@ CONTROL_NAMES = {
 
 EQUAL_TOKENS = 0.15
 """Two mean lengths within this share of each other count as equal."""
+
+
+MOVED = 0.2
+"""Standard deviations by which a proxy, or a rule, must move before the report speaks of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +178,7 @@ def _notes(run: RunView, pair: Comparison) -> Iterator[str]:
 def _warnings(run: RunView, pair: Comparison, control: Control | None) -> Iterator[str]:
     for stage in run.stages:
         yield from _state(stage)
+    yield from (said for stage in run.of_kind("grpo") for proxy in proxies_of(stage) if (said := _fooled(stage, proxy)))
     before, after = pass_1(pair.before), pass_1(pair.after)
     if before and after and overlap(before, after):
         yield "The intervals before and after overlap: this run alone does not show that the score changed."
@@ -181,6 +188,23 @@ def _warnings(run: RunView, pair: Comparison, control: Control | None) -> Iterat
     task = trained_task(run)
     if pair.after and task and pair.after.task and task != pair.after.task:
         yield f"Reinforcement trained on {task}, but the eval asks {pair.after.task}."
+
+
+def _fooled(stage: StageView, proxy: Proxy) -> str:
+    """That a reward model was pleased while the rule behind it was not; "" where that cannot be said."""
+    rated, rule = (_end(points) for points in (proxy.rated, proxy.rule))
+    if not proxy.rule or rated < MOVED or rule > -MOVED:
+        return ""
+    return (
+        f'Stage "{stage.name}" pleased its reward model on {proxy.scenario} (up {rated:.1f} standard deviations) while '
+        f"the rule behind it fell ({-rule:.1f}): preferences should be asked later, or for fewer steps."
+    )
+
+
+def _end(points: Sequence[tuple[float, float]]) -> float:
+    """The mean of the last fifth."""
+    last = [y for _, y in points[-max(1, len(points) // 5) :]]
+    return sum(last) / len(last) if last else 0.0
 
 
 def _not_beaten(after: Estimate, control: Estimate) -> bool:

@@ -218,6 +218,19 @@ class StageView:
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """What a reward model said of one scenario's replies, and the rule it was learned from, where one is known.
+
+    Points are (step, change since it was first asked, in standard deviations of the replies of that step), as
+    over-optimisation is usually drawn (Gao et al. 2022, arXiv 2210.10760): the two then share a scale.
+    """
+
+    scenario: str
+    rated: tuple[tuple[float, float], ...]
+    rule: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerRow:
     """What one kind of work in one stage cost: ``spent`` with repeated steps, ``kept`` the last of each."""
 
@@ -300,6 +313,26 @@ def compare(run: RunView) -> Comparison:
     fits = [(e.task == after[0].task, s.name == after[1].start) for e, s in befores]
     best = max(range(len(befores)), key=lambda n: (*fits[n], n), default=None)
     return Comparison(None if best is None else befores[best][0], after[0])
+
+
+def scenarios_of(stage: StageView) -> list[str]:
+    """Names of the scenarios that a stage's figures tell apart, its own first; none where there is one alone."""
+    names = (name for step in stage.steps for name in step.metrics if name.endswith("/reward"))
+    return [name.removesuffix("/reward") for name in dict.fromkeys(names)]
+
+
+def proxies_of(stage: StageView) -> list[Proxy]:
+    """Every scenario that a reward model judged."""
+    names = (name for step in stage.steps for name in step.metrics if name.endswith("/rated"))
+    found = [name.removesuffix("/rated") for name in dict.fromkeys(names)]
+    return [Proxy(name, *(_moved(stage, f"{name}/{what}") for what in ("rated", "helpfulness"))) for name in found]
+
+
+def _moved(stage: StageView, metric: str) -> tuple[tuple[float, float], ...]:
+    """A curve as change since its first point, in the spread of that step."""
+    curve, spread = stage.curve(metric), stage.curve(f"{metric}_std")
+    unit = (spread[0][1] if spread else 0.0) or 1.0
+    return tuple((x, (y - curve[0][1]) / unit) for x, y in curve)
 
 
 def source_of(run: RunView, stage: StageView, evaluation: EvalView) -> StageView | None:

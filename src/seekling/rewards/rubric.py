@@ -24,6 +24,7 @@ from seekling.rewards.criteria import (
 from seekling.rewards.functions import Function, Functions
 from seekling.rewards.given import Failed, Given
 from seekling.rewards.judge import ModelJudge, Referee
+from seekling.rewards.rated import Rate, Rated, Rating
 from seekling.text.reasoning import split
 from seekling.workers.strangers import digest
 
@@ -43,6 +44,7 @@ class Rubric(Settings):
     overlong: Overlong = Overlong()
     repetition: Repetition = Repetition()
     judge: ModelJudge = ModelJudge()
+    rated: Rated = Rated()
     functions: dict[str, Function] = Field({}, description='own functions by name; "./rewards.py:brief" = 0.3 is short')
 
     @model_validator(mode="before")
@@ -85,17 +87,20 @@ def content_hash(rubric: Rubric) -> str | None:
 
 
 class Outside:
-    """Those criteria of a rubric that ask somebody else: functions in workers, a judge over the network.
+    """Those criteria of a rubric that ask somebody else: functions in workers, a judge over the network, a rater.
 
-    They are made when the rubric weighs them and work when first asked; ``close`` ends them.
+    They are made when the rubric weighs them and work when first asked; ``close`` ends them. ``rate`` asks the reward
+    model: raises UserError where the rubric weighs what it says, and there is none.
     """
 
-    def __init__(self, rubric: Rubric) -> None:
-        self._sources: dict[str, Functions | Referee] = {
+    def __init__(self, rubric: Rubric, rate: Rate | None = None) -> None:
+        self._sources: dict[str, Functions | Referee | Rating] = {
             name: Functions(name, function) for name, function in rubric.functions.items() if function.weight
         }
         if rubric.judge.weight:
             self._sources["judge"] = Referee(rubric.judge)
+        if rubric.rated.weight:
+            self._sources["rated"] = Rating(rubric.rated, rate)
 
     def given(self, groups: Sequence[Group]) -> list[list[dict[str, Given]]]:
         """Their parts for every rollout. Raises UserError when one of them fails on more than 1 % of rollouts."""

@@ -77,15 +77,6 @@ class Guessable(Protocol):
 
 
 @runtime_checkable
-class Helpable(Protocol):
-    """A task that knows how helpful an answer is, beyond what its check asks: a taste, which no policy is told."""
-
-    def helpfulness(self, problem: Problem, answer: str) -> float:
-        """0 to 1, from the final answer alone."""
-        ...
-
-
-@runtime_checkable
 class Auditable(Protocol):
     """A task that knows how its own checks could be wrong: what an audit tries beside the answers it tries on all."""
 
@@ -95,6 +86,18 @@ class Auditable(Protocol):
 
     def traps(self, problem: Problem, rng: Random) -> list[str]:
         """Answers near the truth that must not pass."""
+        ...
+
+
+@runtime_checkable
+class Helpable(Protocol):
+    """A task with a rule of its own for how helpful an answer is, which no policy is paid by.
+
+    Preferences are drawn from it (``compare = "sampled"``), and what is learned from them is held against it.
+    """
+
+    def helpfulness(self, problem: Problem, answer: str) -> float:
+        """How helpful what ``check`` would read is, higher for better, "" included. Pure, quick, any finite scale."""
         ...
 
 

@@ -19,7 +19,7 @@ from seekling.curate.passing import histogram
 from seekling.errors import UserError
 from seekling.evals.judging import Judge
 from seekling.evals.suites import texts
-from seekling.recipes.config import Curate, Grpo
+from seekling.recipes.config import Curate, Distill, Grpo
 from seekling.recipes.evaluate import PROBLEMS_PER_CALL, sample_judged
 from seekling.recipes.policy import Policy
 from seekling.recipes.stage import Interrupted, Stage
@@ -86,7 +86,7 @@ def _is_list(folder: StageFolder) -> bool:
     return bool(folder.facts()["kind"] == "curate")
 
 
-def asked_by(stage: Stage, config: Grpo, task: Any) -> Callable[[int], list[Problem]]:
+def asked_by(stage: Stage, config: Grpo | Distill, task: Any) -> Callable[[int], list[Problem]]:
     """From a step to the problems it asks: of the stage's curated list where it reads one, else freshly drawn.
 
     Raises UserError for a curriculum without a list to order.
@@ -105,7 +105,7 @@ def asked_by(stage: Stage, config: Grpo, task: Any) -> Callable[[int], list[Prob
     return lambda step: list(islice(problems(task, "train", f"{stage.seed}/{step}"), config.problems_per_step))
 
 
-def drawn(task: Any, config: Curate, stage: Stage) -> list[Picked]:
+def drawn(task: Any, config: Curate | Distill, stage: Stage) -> list[Picked]:
     """Training problems, as many as there are up to ``config.problems``, as their list will hold them.
 
     Of a task that is a list itself (``listed``), all, equal ones too, or a part drawn from the stage's seed; of any

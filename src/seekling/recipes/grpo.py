@@ -26,7 +26,7 @@ from seekling.learn.update import logps_said, rollout_loss, step
 from seekling.model.count import flops_per_token
 from seekling.model.heads import add_head, save_head, take_head
 from seekling.model.lora import reference_of
-from seekling.recipes.config import Grpo
+from seekling.recipes.config import Distill, Grpo
 from seekling.recipes.curating import asked_by
 from seekling.recipes.journal import recall, remember
 from seekling.recipes.lessons import advantages, criticised, heard, is_spread, judged, updates, valued, with_spread
@@ -260,7 +260,7 @@ def of_updates(totals: Sequence[Mapping[str, float]], *, measured: bool) -> dict
     return figures | several | {name: per_token(name) for name, is_asked in asked.items() if is_asked} | of_layer(*made)
 
 
-def held_out_pass(policy: Policy, judge: Judge, config: Grpo) -> tuple[float, tuple[int, float]]:
+def held_out_pass(policy: Policy, judge: Judge, config: Grpo | Distill) -> tuple[float, tuple[int, float]]:
     """pass@1 on a few held-out problems, four rollouts each, the same ones every time; and its tokens and FLOPs."""
     asked = list(islice(problems(judge.task, "held_out", "watch", distinct=True), config.held_out_problems))
     groups = sample_groups(policy, asked, 4, config.sampling, "watch")

@@ -23,6 +23,7 @@ HEADLINES = {
     "reward_model": ("held_out_accuracy", "margin", "loss"),
     "curate": ("drawn", "kept"),
     "grpo": ("reward", "held_out_pass", "response_length"),
+    "distill": ("held_out_pass", "teacher_kl", "response_length", "loss"),
     "eval": ("pass@1", "mean_tokens"),
     "control": ("best_control", "gain_over_best_control"),
 }

@@ -22,13 +22,12 @@ from seekling.model.decoder import Decoder
 
 
 class Taught(Protocol):
-    """What a teacher said of a step's places, numbered from 0 in the batch's order or the texts'.
-
-    ``width``: how many ids both models have; those beyond, which some models are padded with, are left out.
-    """
+    """What a teacher said of a step's places, numbered from 0 in the batch's order or the texts'."""
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """How many ids both models have; those beyond, which some models are padded with, are left out."""
+        ...
 
     def apart(self, logq_CV: Tensor, rows_C: Tensor) -> Tensor:
         """How far the student's distributions are from the teacher's at places ``rows_C``: [C], with gradient."""

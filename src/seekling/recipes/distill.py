@@ -192,6 +192,14 @@ def taught_pass(model: Decoder, batch: Batch, *, main: Main, config: Distill, nu
     return Loss(value, sums)
 
 
+def words_pass(model: Decoder, batch: Batch, *, config: Distill, num_ahead: int) -> Loss:
+    """The policy gradient of a slice, each token by its own advantage."""
+    return rollout_loss(
+        model, batch, objective=BY_TOKEN, temperature=config.sampling.temperature,
+        mtp_weight=weight_of(model, config.mtp_weight), num_ahead=num_ahead,
+    )  # fmt: skip
+
+
 def lesson_of(config: Distill, batch: Batch, main: Main, **told: Any) -> Lesson:
     """A lesson of whatever ``main`` makes of a batch."""
     return Lesson(batch, partial(taught_pass, main=main, config=config, num_rows=len(batch.targets_BT)), **told)
@@ -317,11 +325,7 @@ def told_of_words(
         for told, text in zip(theirs, texts, strict=True)
     ]
     batch = batch_of(stage, config, valued(weighed(texts), advantage=advantage))
-    mtp = weight_of(student.model, config.mtp_weight)
-    loss = partial(
-        rollout_loss, objective=BY_TOKEN, temperature=config.sampling.temperature, mtp_weight=mtp,
-        num_ahead=max(1, num_ahead(batch)),
-    )  # fmt: skip
+    loss = partial(words_pass, config=config, num_ahead=max(1, num_ahead(batch)))
     said = sum(float((text.weight > 0).sum()) for text in texts)
     return Lesson(batch, loss, {"teacher_kl": -sum(float(a.sum()) for a in advantage) / said})
 

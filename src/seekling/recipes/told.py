@@ -62,13 +62,14 @@ class Store:
         records["rest"] = rows[:, -1]
         data = records.tobytes()
         self._seal(piece).unlink(missing_ok=True)
+        self._pieces.pop(piece, None)
         write_atomic(self._file(piece), data)
         write_json(self._seal(piece), self._sealed(len(rows), data))
 
     def read(self, stretches: Sequence[tuple[int, int, int]]) -> TopK:
         """What was told of stretches of tokens (piece, first, end), one after the other."""
         found = np.concatenate([self._opened(piece)[start:end] for piece, start, end in stretches])
-        ids, logps, rest = (torch.from_numpy(np.ascontiguousarray(found[name])) for name in self.record.names or ())
+        ids, logps, rest = (torch.from_numpy(found[name].copy()) for name in self.record.names or ())
         return TopK(ids.int(), logps, rest, self.width)
 
     def _opened(self, piece: int) -> NDArray[Any]:

@@ -49,6 +49,7 @@ def _sentence(behind: list[StageView]) -> str:
     words = {
         "pretrain": "pretrained from random weights", "import": "imported", "sft": "fine-tuned",
         "grpo": "reinforced with checkable rewards", "dpo": "taught preferences",
+        "distill": "taught by a teacher",
     }  # fmt: skip
     told = [words.get(stage.kind, stage.kind) for stage in behind]
     return f"A language model, {', then '.join(told)}." if told else "A language model."

@@ -24,7 +24,9 @@ from seekling.errors import UserError
 from seekling.learn import logps, optim
 from seekling.learn.batch import Text, first_fit, pack
 from seekling.learn.config import Optim, Packing
+from seekling.learn.lanes import ONE
 from seekling.learn.optim import Optimizers
+from seekling.learn.taught import States, Taught, TopK, compared, numbered, states_of, told_by
 from seekling.learn.update import step, text_loss
 from seekling.model import fused, kernels, pages
 from seekling.model.config import ModelConfig
@@ -35,7 +37,7 @@ from seekling.plan import fit
 from seekling.plan.fit import Sampled, Work, kept, predict
 from seekling.plan.machine import GIVE_BACK, gives_back
 from seekling.recipes.config import Pretrain
-from seekling.recipes.fitting import Place, fill_of, fits, is_matrix, remedies, rows_of, work_of
+from seekling.recipes.fitting import COMPARED, Place, fill_of, fits, is_matrix, remedies, rows_of, work_of
 from seekling.recipes.manifest import load_manifest
 
 WIDE = dict(vocab_size=1500, hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=384,
@@ -388,3 +390,29 @@ print(memory("RssAnon") - before)
     for value, yes in (("4096", True), (str(GIVE_BACK + 1), False), ("many", False)):
         monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", value)
         assert gives_back() is yes
+
+
+def test_a_chunk_that_is_compared_asks_for_no_more_than_is_planned() -> None:
+    """The most bytes of logits that stand at once, over one chunk's."""
+    vocab, count = 4_000, 64
+    shape = MODELS["llama"].model_copy(update={"vocab_size": vocab, "hidden_size": 16})
+    student, teacher = (Decoder(shape).init_weights(seed) for seed in (0, 1))
+    text = Text([5] * (count // 2), np.r_[0, np.ones(count // 2 - 1)].astype(np.float32))
+    batch = numbered(pack([text, text], count // 2))
+    states_MD, _ = states_of(teacher, batch, 1, ONE, torch.float32)
+    with torch.no_grad():
+        rows = told_by(teacher, batch, 16, vocab, 1.0)[batch.weight_BT > 0]
+    tables: dict[str, Taught] = {
+        "on_policy": States(states_MD, teacher.head_VD, vocab),
+        "logits": TopK(rows[:, :16].int(), rows[:, 16:-1], rows[:, -1], vocab),
+    }
+    for method, table in tables.items():
+        states_BTD = student(batch.rows).states_BTD
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            compared(student, states_BTD, batch, table)
+        now = most = 0
+        for event in seen.profiler.kineto_results.events():  # type: ignore[union-attr]
+            now += event.nbytes() if event.name() == "[memory]" else 0
+            most = max(most, now)
+        chunk, head = 4 * vocab * (count - 2), student.head_VD.nbytes  # whose gradient is counted by itself
+        assert 0.6 < (most - head) / chunk / COMPARED[method] <= 1.0, (method, most / chunk)

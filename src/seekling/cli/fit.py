@@ -15,11 +15,12 @@ from seekling.recipes.fitting import Fit, Place, fits
 from seekling.recipes.manifest import Manifest, load_manifest
 
 PARTS = ("weights", "optimizer states", "gradients", "activations", "logits", "cache", "sampling", "reference",
-         "reward model", "Muon", "kept sets", "reading", "merged", "batch", "kernels", "runtime",
+         "reward model", "teacher", "Muon", "kept sets", "reading", "merged", "batch", "kernels", "runtime",
          "allocator")  # fmt: skip
 """In the order of telling."""
 MOMENTS = {"load": "as it loads", "update": "in an update", "optimizer": "as the optimizer steps",
-           "sample": "as it samples", "export": "as adapters are merged"}  # fmt: skip
+           "sample": "as it samples", "teach": "as its teacher speaks or reads",
+           "export": "as adapters are merged"}  # fmt: skip
 UNITS = {"": 2**30, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30,
          "ti": 2**40}  # fmt: skip
 

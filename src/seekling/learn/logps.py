@@ -87,7 +87,7 @@ def _read(
     index_M = None if wanted_BT is None else wanted_BT.flatten().nonzero().squeeze(1)
     if index_M is not None:
         targets_M, how = targets_M.index_select(0, index_M), how.at(index_M)
-    vocab, itemsize = states_BTD.shape[-1] if head_VD is None else len(head_VD), _wide(states_BTD).itemsize
+    vocab, itemsize = states_BTD.shape[-1] if head_VD is None else len(head_VD), wide(states_BTD).itemsize
     if len(targets_M) * vocab * itemsize <= CHUNK_BYTES:
         own_MD = states_ND if index_M is None else states_ND.index_select(0, index_M)
         logp_M, entropy_M = _plain(own_MD if head_VD is None else F.linear(own_MD, head_VD), targets_M, how)
@@ -111,14 +111,14 @@ def rows_per_chunk(vocab_size: int, itemsize: int, head_bytes: int) -> int:
     return max(1, room // (vocab_size * itemsize))
 
 
-def _wide(states: Tensor) -> torch.dtype:
+def wide(states: Tensor) -> torch.dtype:
     """What softmax is computed in: float32, or more where the states are."""
     return torch.promote_types(states.dtype, torch.float32)
 
 
 def _plain(logits_MV: Tensor, targets_M: Tensor, how: _How) -> tuple[Tensor, Tensor]:
     """From logits that may be held whole, by autograd's own rules."""
-    logits_MV = logits_MV.to(_wide(logits_MV))
+    logits_MV = logits_MV.to(wide(logits_MV))
     logits_MV = logits_MV / how.temperature if how.temperature != 1 else logits_MV
     if not how.tells_entropy:
         logp_M = -F.cross_entropy(logits_MV, targets_M, reduction="none")
@@ -146,10 +146,10 @@ class _Chunked(torch.autograd.Function):
         device = states_ND.device.type
         ctx.kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states_ND.dtype
         ctx.how, ctx.rows = how, rows
-        logp_M = torch.zeros(len(targets_M), dtype=_wide(states_ND), device=states_ND.device)
+        logp_M = torch.zeros(len(targets_M), dtype=wide(states_ND), device=states_ND.device)
         entropy_M = torch.zeros_like(logp_M)
-        made = _Chunks(states_ND, head_VD, places_M, how, ctx.kind)
-        for start, end in _spans(len(targets_M), rows):
+        made = Chunks(states_ND, head_VD, places_M, ctx.kind, how.temperature, how.kept)
+        for start, end in spans(len(targets_M), rows):
             logp_CV = made.logits(start, end).log_softmax(-1)
             logp_M[start:end] = _at(logp_CV, targets_M[start:end])
             if how.tells_entropy:
@@ -166,9 +166,9 @@ class _Chunked(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_logp_M: Tensor, of_entropy_M: Tensor) -> tuple[Tensor | None, ...]:
         states_ND, head_VD, places_M, targets_M, logp_M, entropy_M = ctx.saved_tensors
-        made = _Chunks(states_ND, head_VD, places_M, ctx.how, ctx.kind)
+        made = Chunks(states_ND, head_VD, places_M, ctx.kind, ctx.how.temperature, ctx.how.kept)
         with torch.autocast(states_ND.device.type, enabled=False):
-            for start, end in _spans(len(targets_M), ctx.rows):
+            for start, end in spans(len(targets_M), ctx.rows):
                 part = slice(start, end)
                 pull_M1 = of_logp_M[part].unsqueeze(1)
                 logp_CV = made.logits(start, end).log_softmax(-1)
@@ -188,13 +188,15 @@ class _Chunked(torch.autograd.Function):
         return made.of_states_ND, made.of_head_VD, None, None, None, None
 
 
-class _Chunks:
-    """Logits of a few predictions at a time, and where their gradients go."""
+class Chunks:
+    """Logits of a few predictions at a time, computed in ``kind``, and where their gradients go."""
 
     def __init__(
-        self, states_ND: Tensor, head_VD: Tensor | None, places_M: Tensor, how: _How, kind: torch.dtype
-    ) -> None:
-        self.states_ND, self.places_M, self.how, self.kind = states_ND, places_M, how, kind
+        self, states_ND: Tensor, head_VD: Tensor | None, places_M: Tensor, kind: torch.dtype, temperature: float = 1.0,
+        kept: KeptIds | None = None,
+    ) -> None:  # fmt: skip
+        self.states_ND, self.places_M, self.kind = states_ND, places_M, kind
+        self.temperature, self.kept = temperature, kept
         self.head_VD = None if head_VD is None else head_VD.to(kind)
         self.of_states_ND: Tensor | None = None
         self.of_head_VD: Tensor | None = None
@@ -202,16 +204,16 @@ class _Chunks:
     def logits(self, start: int, end: int) -> Tensor:
         """Those of predictions ``start`` to ``end``, tempered, minus infinity where they were not possible."""
         own_CD = self._own(start, end)
-        logits_CV = (own_CD if self.head_VD is None else F.linear(own_CD, self.head_VD)).to(_wide(own_CD))
-        if self.how.temperature != 1:
-            logits_CV.div_(self.how.temperature)
-        if self.how.kept is not None:
-            logits_CV.masked_fill_(~possible(self.how.kept.cut(start, end), logits_CV), float("-inf"))
+        logits_CV = (own_CD if self.head_VD is None else F.linear(own_CD, self.head_VD)).to(wide(own_CD))
+        if self.temperature != 1:
+            logits_CV.div_(self.temperature)
+        if self.kept is not None:
+            logits_CV.masked_fill_(~possible(self.kept.cut(start, end), logits_CV), float("-inf"))
         return logits_CV
 
     def take(self, start: int, end: int, grad_CV: Tensor, states: bool, head: bool) -> None:
         """Carry the gradient of a chunk's logits to the states, and to the head if it is trained."""
-        grad_CV = (grad_CV.div_(self.how.temperature) if self.how.temperature != 1 else grad_CV).to(self.kind)
+        grad_CV = (grad_CV.div_(self.temperature) if self.temperature != 1 else grad_CV).to(self.kind)
         if states:
             grad_CD = grad_CV if self.head_VD is None else grad_CV @ self.head_VD
             if self.of_states_ND is None:
@@ -219,7 +221,7 @@ class _Chunks:
             self.of_states_ND.index_copy_(0, self.places_M[start:end], grad_CD.to(self.of_states_ND.dtype))
         if head and self.head_VD is not None:
             if self.of_head_VD is None:
-                self.of_head_VD = torch.zeros_like(self.head_VD, dtype=_wide(self.head_VD))
+                self.of_head_VD = torch.zeros_like(self.head_VD, dtype=wide(self.head_VD))
             if self.kind == self.of_head_VD.dtype:
                 self.of_head_VD.addmm_(grad_CV.mT, self._own(start, end))
             else:  # each chunk rounded as the whole would be, their sum not
@@ -257,7 +259,7 @@ def _finite(logp_CV: Tensor, how: _How) -> Tensor:
     return logp_CV if how.kept is None else logp_CV.masked_fill_(logp_CV.isneginf(), 0.0)
 
 
-def _spans(count: int, most: int) -> list[tuple[int, int]]:
+def spans(count: int, most: int) -> list[tuple[int, int]]:
     """``count`` in parts as equal as can be, of at most ``most``."""
     parts = -(-count // most)
     return list(pairwise(count * part // parts for part in range(parts + 1)))

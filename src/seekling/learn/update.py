@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +18,7 @@ from seekling.learn.optim import Optimizers
 from seekling.learn.value import value_loss
 from seekling.model.decoder import Decoder, Hidden
 from seekling.model.heads import head_of
-from seekling.model.moe import balance_losses, expert_load, move_bias
+from seekling.model.moe import Routing, balance_losses, expert_load, move_bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +95,23 @@ def text_loss(
         routings += [ahead.routing] if ahead.routing is not None and not mtp_apart else []
         value, sums = value + mtp_weight * ahead.loss, sums | ahead.sums
     if routings:
-        real_N = (batch.rows.segments_BT > 0).flatten()
-        row_N = torch.arange(len(batch.targets_BT), device=real_N.device).repeat_interleave(batch.targets_BT.shape[1])
-        rows = [balance_losses(routing, real_N, row_N, len(batch.targets_BT)) for routing in routings]
-        balance = torch.stack(rows).sum() / (num_rows * len(routings))
+        balance, told = balanced(routings, batch, num_rows)
         value = value + balance_weight * balance if balance_weight else value
-        sums |= {"balance_loss": balance.detach()}
-        for layer, routing in enumerate(routings):
-            load_E = expert_load(routing.chosen_NA, routing.scores_NE.shape[1], real_N)
-            sums |= {f"load/{layer}/{expert}": load for expert, load in enumerate(load_E)}
+        sums |= told
     return Loss(value, sums)
+
+
+def balanced(routings: Sequence[Routing], batch: Batch, num_rows: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """A slice's part of the sequence balance loss, and its sums: that loss, and every expert's load by layer."""
+    real_N = (batch.rows.segments_BT > 0).flatten()
+    row_N = torch.arange(len(batch.targets_BT), device=real_N.device).repeat_interleave(batch.targets_BT.shape[1])
+    rows = [balance_losses(routing, real_N, row_N, len(batch.targets_BT)) for routing in routings]
+    balance = torch.stack(rows).sum() / (num_rows * len(routings))
+    sums = {"balance_loss": balance.detach()}
+    for layer, routing in enumerate(routings):
+        load_E = expert_load(routing.chosen_NA, routing.scores_NE.shape[1], real_N)
+        sums |= {f"load/{layer}/{expert}": load for expert, load in enumerate(load_E)}
+    return balance, sums
 
 
 def rollout_loss(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from seekling.model.config import ModelConfig
 from seekling.model.parameters import Shape
@@ -58,6 +58,22 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class Teacher:
+    """A second model, which teaches: its shape, and the bytes of a number of its weights.
+
+    ``sampled``: what it says at its widest, none where it only reads. ``stays``: it is there while the student learns;
+    then of each token ``told`` numbers are kept for an update, as they are where it has told them before.
+    """
+
+    config: ModelConfig
+    parameters: Mapping[str, Shape]
+    held: int = FLOAT
+    sampled: Sampled | None = None
+    stays: bool = False
+    told: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """What a stage asks of memory.
 
@@ -66,7 +82,8 @@ class Work:
     of them at once. ``ahead``: the prediction layer learns too. ``referenced``: a second copy of what is trained is
     kept. ``beside``: shapes of a frozen model that is asked, float32. ``returns``: freed tensors go back to the system
     at once. ``compiled``: what stands between products is done in C: attention reads the cache as it lies, and less is
-    kept for the way back.
+    kept for the way back. ``compared``: how many chunks of logits stand at once where whole distributions are compared
+    with a ``teacher``'s; 0: they are not.
     """
 
     config: ModelConfig
@@ -89,6 +106,8 @@ class Work:
     place: str = "cpu"
     returns: bool = False
     compiled: bool = False
+    teacher: Teacher | None = None
+    compared: int = 0
 
     @property
     def inner(self) -> int:
@@ -148,6 +167,7 @@ def predict(work: Work) -> Prediction:
     resting = _resting(work)
     moments = {"load": _loading(work), "update": resting | _updating(work), "optimizer": resting | _stepping(work)}
     moments |= {"sample": resting | _sampling(work, work.sampled)} if work.sampled else {}
+    moments |= {"teach": resting | _teaching(work, work.teacher)} if work.teacher else {}
     moments |= {"export": resting | _exporting(work)} if work.adapted and work.place == "cpu" else {}
     runtime = {"runtime": float(RUNTIME[work.place])}
     if work.place == "cpu" and work.computed < FLOAT:
@@ -156,7 +176,7 @@ def predict(work: Work) -> Prediction:
 
 
 def _slack(work: Work, parts: Parts) -> Parts:
-    lasting = ("weights", "optimizer states", "reference", "reward model")
+    lasting = ("weights", "optimizer states", "reference", "reward model", "teacher")
     kind = "returning" if work.place == "cpu" and work.returns else work.place
     return {"allocator": SLACK[kind] * sum(size for name, size in parts.items() if name not in lasting)}
 
@@ -181,7 +201,23 @@ def _resting(work: Work) -> Parts:
     spoken = work.spoken * numbers(work.parameters) if work.sampled and work.spoken < work.held else 0
     parts = {"weights": _weights(work) + spoken, "optimizer states": float(states)}
     parts |= {"reward model": float(FLOAT * numbers(work.beside))} if work.beside else {}
+    parts |= {"teacher": _of_teacher(work, work.teacher)} if work.teacher and work.teacher.stays else {}
     return parts | ({"reference": float(FLOAT * numbers(work.trained))} if work.referenced and not work.adapted else {})
+
+
+def _of_teacher(work: Work, teacher: Teacher) -> float:
+    """Its weights, and those it speaks with where they have fewer bits."""
+    spoken = min(teacher.held, work.computed) if teacher.sampled else teacher.held
+    return float(numbers(teacher.parameters) * (teacher.held + (spoken if spoken < teacher.held else 0)))
+
+
+def _teaching(work: Work, teacher: Teacher) -> Parts:
+    """The teacher speaks, or reads what was said, never both at once; beside it the student, and what it rests on."""
+    own = replace(work, config=teacher.config, held=teacher.held, adapted=False, teacher=None)
+    at_once = min(work.lanes, work.slices)
+    reading = at_once * (work.tokens * _inference(teacher.config) * FLOAT + _logits(own))
+    said = _sampling(own, teacher.sampled) if teacher.sampled else {"sampling": 0.0}
+    return said | {"teacher": _of_teacher(work, teacher), "sampling": max(said["sampling"], float(reading))}
 
 
 def _loading(work: Work) -> Parts:
@@ -224,7 +260,7 @@ def _instants(work: Work) -> list[Parts]:
 def _head(work: Work, of_head: float) -> Parts:
     """Of whole logits only the gradient is left when the head's is made; in chunks both are there from the first."""
     logits = _logits(work)
-    if work.tokens * work.config.vocab_size * FLOAT > WHOLE_LOGITS:
+    if work.compared or work.tokens * work.config.vocab_size * FLOAT > WHOLE_LOGITS:
         return {"logits": logits, "gradients": of_head}
     left = logits / _copies(work)
     return {"logits": logits, "gradients": 0.0} if logits > left + of_head else {"logits": left, "gradients": of_head}
@@ -251,7 +287,8 @@ def _exporting(work: Work) -> Parts:
 def _batch(work: Work) -> float:
     """Ids, weights and values of every token, and the experts it was sent to."""
     routes = len(work.config.moe_layers) * work.config.num_experts_per_tok * 2 * ID if work.sampled else 0
-    return float(work.rows * work.row_tokens * (4 * ID + 4 * FLOAT + routes))
+    told = FLOAT * work.teacher.told if work.teacher else 0
+    return float(work.rows * work.row_tokens * (4 * ID + 4 * FLOAT + routes + told))
 
 
 def _kept_sets(work: Work) -> float:
@@ -433,11 +470,11 @@ def _logits(work: Work) -> float:
     """Those of a slice made whole, or twice those of a chunk, beside the head's rounded copy where one is made."""
     c = work.config
     token, head = c.vocab_size * FLOAT, c.vocab_size * c.hidden_size
-    if work.tokens * token <= WHOLE_LOGITS:
+    if work.tokens * token <= WHOLE_LOGITS and not work.compared:
         return float(_copies(work) * work.tokens * token)
     most = max(1, min(4 * WHOLE_LOGITS, max(WHOLE_LOGITS, head * work.held // 4)) // token)
     chunk = -(-work.tokens // -(-work.tokens // most))
-    return 2.05 * chunk * token + (work.computed * head if work.computed < FLOAT else 0)
+    return (work.compared or 2.05) * chunk * token + (work.computed * head if work.computed < FLOAT else 0)
 
 
 def _copies(work: Work) -> int:

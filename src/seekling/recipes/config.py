@@ -63,6 +63,14 @@ def _known(names: tuple[str, ...], *, tasks: bool) -> tuple[str, ...]:
     return names
 
 
+def _refuse_unmeasured(stage: Trained, every: int) -> None:
+    """Raises ValueError for a stage that leaves its best checkpoint, of which none meets a held-out evaluation."""
+    shared = math.lcm(stage.checkpoint_every, every)
+    is_measured = shared and (shared <= stage.steps or stage.steps % every == 0)
+    if stage.export == "best" and not is_measured:
+        raise ValueError("no checkpoint would be measured: let checkpoint_every be a multiple of held_out_every")
+
+
 class Gate(Settings):
     """What a figure must reach for the run to go on."""
 
@@ -425,10 +433,7 @@ class Grpo(Trained):
 
     @model_validator(mode="after")
     def _measures_what_it_compares(self) -> Grpo:
-        shared = math.lcm(self.checkpoint_every, self.held_out_every)
-        is_measured = shared and (shared <= self.steps or self.steps % self.held_out_every == 0)
-        if self.export == "best" and not is_measured:
-            raise ValueError("no checkpoint would be measured: let checkpoint_every be a multiple of held_out_every")
+        _refuse_unmeasured(self, self.held_out_every)
         return self
 
     @field_validator("sampling")
@@ -591,6 +596,101 @@ class RewardModel(Preferences):
     reads: Reads = Field("reply", description="of sampled answers: what is said outside the thinking, or all of it")
 
 
+class Distill(Trained):
+    """A student learns from a teacher of the chain: its texts, its distributions, or what it says of the student's own.
+
+    from = [student, teacher], or teacher alone where ``model`` says what a student from random weights is; a curated
+    list may come last.
+    """
+
+    best_by: ClassVar[str] = "held_out_pass"
+    decisive: ClassVar[tuple[str, ...]] = ("checkpoint_every", "held_out_every", "held_out_problems")
+    only: ClassVar[dict[str, tuple[str, ...]]] = {
+        **dict.fromkeys(
+            ("problems", "samples", "learn_from", "language", "language_share", "tokens_per_step"),
+            ("sequence", "logits"),
+        ),
+        "top_k": ("logits",),
+        "temperature": ("logits", "on_policy"),
+        **dict.fromkeys(
+            ("problems_per_step", "rollouts_per_problem", "curriculum", "own_share", "beta", "by"), ("on_policy",)
+        ),
+    }
+    """Settings that mean something to some methods alone."""
+
+    kind: Literal["distill"] = "distill"
+    method: Literal["sequence", "logits", "on_policy"] = Field(
+        "sequence",
+        description="the teacher's texts by next-token loss (sequence), its distributions at them (logits), or what it"
+        " says of the student's own texts (on_policy)",
+    )
+    task: str | dict[str, Any] = Field("arithmetic", description="a task's name, or a table: name and what differs")
+    model: ModelConfig | None = Field(
+        None, description="a student from random weights, with the teacher's tokenizer: a preset, or a table"
+    )
+    balance_weight: float = Field(1e-4, ge=0, description="of a student from random weights: as in pretrain")
+    bias_speed: float = Field(1e-3, ge=0, description="of a student from random weights: as in pretrain")
+    teacher_dtype: Literal["float32", "bfloat16"] = Field("float32", description="what the teacher is held in")
+    problems: int = Field(512, ge=1, description="sequence, logits: training problems that the teacher answers")
+    samples: int = Field(4, ge=1, description="sequence, logits: its rollouts per problem")
+    learn_from: Literal["passed", "all"] = Field(
+        "passed", description="sequence, logits: its rollouts that pass, or all; unfinished ones never"
+    )
+    language: Literal["any", "en", "zh"] = Field(
+        "any", description="sequence, logits: and of those only from what is in this language"
+    )
+    language_share: float = Field(0.95, gt=0, le=1, description="sequence, logits: least share of its words that are")
+    tokens_per_step: int = Field(
+        2048, ge=64, description="sequence, logits: texts are taken until they hold this many tokens"
+    )
+    top_k: int = Field(64, ge=1, description="logits: likeliest tokens stored at each place; the rest is one number")
+    temperature: float = Field(
+        1.0, gt=0, description="logits, on_policy: divides the logits of both; the loss is multiplied by its square"
+    )
+    problems_per_step: int = Field(16, ge=1, description="on_policy: problems asked in a step")
+    rollouts_per_problem: int = Field(4, ge=1, description="on_policy: rollouts of each")
+    own_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="on_policy: share of a step's problems that the student answers; the teacher, the rest",
+    )
+    beta: float = Field(
+        1.0, ge=0, le=1, description="on_policy: reverse KL (1), forward KL (0), between them Jensen-Shannon's"
+    )
+    by: Literal["exact", "sampled"] = Field(
+        "exact", description="on_policy: over the whole vocabulary, or by what was said alone, as a policy gradient"
+    )
+    curriculum: Curriculum = Curriculum()
+    sampling: Sampling = Sampling()
+    rubric: Rubric = Rubric()
+    mtp_weight: float = Field(0.1, ge=0, description=AHEAD)
+    held_out_every: int = runtime(20, ge=0, description="steps between small held-out evaluations; 0 for none")
+    held_out_problems: int = runtime(64, ge=1, description="how many problems a small evaluation asks")
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _from_preset(cls, value: Any) -> Any:
+        return _preset(value, PRESETS, "model preset")
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Distill:
+        _refuse_unmeasured(self, self.held_out_every)
+        if self.model and self.adapter.rank:
+            raise ValueError("adapters stand beside a model that has learned; this student begins with random weights")
+        told = [name for name in self.only if getattr(self, name) != type(self).model_fields[name].default]
+        if strange := [name for name in told if self.method not in self.only[name]]:
+            methods = " or ".join(f'method = "{method}"' for method in self.only[strange[0]])
+            raise ValueError(f'{strange[0]} belongs to {methods}, and this is "{self.method}"')
+        is_plain = (self.own_share, self.beta, self.temperature) == (1, 1, 1) and not self.sampling.truncates
+        if self.by == "sampled" and not (is_plain and self.sampling.temperature):
+            raise ValueError(
+                'by = "sampled" is the reverse KL of what the student draws from its whole distribution: leave'
+                " own_share, beta and temperature at 1, sample above temperature 0, and truncate nothing"
+            )
+        return self
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A stage kind: its settings, its loop by name, what it may read (each way a tuple of leavings), what it leaves.
@@ -631,6 +731,11 @@ KINDS: dict[str, Kind] = {
     "eval": Kind(Eval, "seekling.recipes.evaluate:evaluate", (("model...",),), leaves="nothing"),
     "control": Kind(Control, "seekling.recipes.control:control", (("model",) * 2, ("model",) * 3), leaves="nothing"),
     "dpo": Kind(Dpo, "seekling.recipes.dpo:dpo", (("model",),)),
+    "distill": Kind(
+        Distill,
+        "seekling.recipes.distill:distill",
+        (("model", "model"), ("model", "model", "list"), ("model",), ("model", "list")),
+    ),
     "reward_model": Kind(RewardModel, "seekling.recipes.reward_model:reward_model", (("model",),), leaves="rater"),
 }
 

@@ -18,7 +18,7 @@ from seekling.curate.passing import histogram
 from seekling.errors import UserError
 from seekling.evals.judging import Judge
 from seekling.evals.suites import texts
-from seekling.recipes.config import Curate, Grpo
+from seekling.recipes.config import Curate, Distill, Grpo
 from seekling.recipes.evaluate import PROBLEMS_PER_CALL, sample_judged
 from seekling.recipes.policy import Policy
 from seekling.recipes.sieves import Sieve
@@ -70,8 +70,12 @@ Ask = Callable[[int], list[Problem]]
 """From a slot to its problems: a step has one, and ``refill`` more."""
 
 
-def askers(stage: Stage, config: Grpo, tasks: Sequence[Any], seeds: Sequence[str]) -> list[Ask]:
-    """What each scenario of a stage asks: of the curated list where it was made for its task, else freshly drawn.
+def askers(
+    stage: Stage, config: Grpo | Distill, tasks: Sequence[Any], seeds: Sequence[str], counts: Sequence[int]
+) -> list[Ask]:
+    """What each scenario of a stage asks, so many in a step: of the curated list where it was made for its task, else
+    freshly drawn.
+
 
     Raises UserError for a list of another task than any, and for a curriculum without a list to order.
     """
@@ -89,17 +93,17 @@ def askers(stage: Stage, config: Grpo, tasks: Sequence[Any], seeds: Sequence[str
             f'stage "{stage.name}" orders problems by pass rate, and reads no curated list',
             next_step='Add a stage of kind "curate", and name it: from = ["base", "picked"].',
         )
-    told = zip(own, config.scenarios, tasks, seeds, strict=True)
-    return [_asker(found, config, scenario.problems_per_step, task, seed) for found, scenario, task, seed in told]
+    told = zip(own, counts, tasks, seeds, strict=True)
+    return [_asker(found, config, count, task, seed) for found, count, task, seed in told]
 
 
-def _asker(listed: Sequence[Picked], config: Grpo, count: int, task: Any, seed: str) -> Ask:
+def _asker(listed: Sequence[Picked], config: Grpo | Distill, count: int, task: Any, seed: str) -> Ask:
     if listed:
         return asker(listed, config.curriculum, seed=seed, per_step=count, group=config.rollouts_per_problem)
     return lambda slot: list(islice(problems(task, "train", f"{seed}/{slot}"), count))
 
 
-def drawn(task: Any, config: Curate, stage: Stage) -> list[Picked]:
+def drawn(task: Any, config: Curate | Distill, stage: Stage) -> list[Picked]:
     """Training problems, as many as there are up to ``config.problems``, as their list will hold them.
 
     Of a task that is a list itself (``listed``), all, equal ones too, or a part drawn from the stage's seed; of any

@@ -19,6 +19,7 @@ from seekling.recipes.config import (
     KINDS,
     LEAVINGS,
     Curate,
+    Distill,
     Eval,
     Gathered,
     General,
@@ -226,12 +227,17 @@ def _check_scenarios(settings: Grpo, source: Source, index: int) -> None:
 
 
 def _check_precision(head: Head, stages: Sequence[StageSettings]) -> None:
-    """Raises UserError for a base held in bfloat16 in a run that computes in float32."""
+    """Raises UserError for a base or a teacher held in bfloat16 in a run that computes in float32."""
     for stage in stages:
         if isinstance(stage, Trained) and stage.adapter.base == "bfloat16" and head.dtype != "bfloat16":
             raise UserError(
                 f'stage "{stage.name}" holds its base in bfloat16 and computes in float32',
                 next_step='Set dtype = "bfloat16" at the head of the manifest, or adapter.base = "float32".',
+            )
+        if isinstance(stage, Distill) and stage.teacher_dtype == "bfloat16" and head.dtype != "bfloat16":
+            raise UserError(
+                f'stage "{stage.name}" holds its teacher in bfloat16 and computes in float32',
+                next_step='Set dtype = "bfloat16" at the head of the manifest, or teacher_dtype = "float32".',
             )
 
 
@@ -258,6 +264,7 @@ def _in_order(stages: Sequence[StageSettings], source: Source) -> list[StageSett
         inputs = [stages[names.index(name)] for name in stage.sources]
         found = [KINDS[one.kind].leaves for one in inputs]
         _check_reads(stage, found, where)
+        _check_student(stage, found, where)
         _check_origin(stage, found, where)
         _check_rated(stage, [one for one in inputs if KINDS[one.kind].leaves == "rater"], where)
     ordered: list[StageSettings] = []
@@ -282,6 +289,18 @@ def _check_reads(stage: StageSettings, found: Sequence[str], where: str) -> None
         where=where,
         next_step='Set from = "name", or from = ["first", "second"], to stages that leave these, in this order.',
     )
+
+
+def _check_student(stage: StageSettings, found: Sequence[str], where: str) -> None:
+    """Raises UserError for a student that is named twice, as a stage and as a model of random weights, or never."""
+    if isinstance(stage, Distill) and found.count("model") != (1 if stage.model else 2):
+        told = "a student and its own model" if stage.model else "no student"
+        raise UserError(
+            f'stage "{stage.name}" of kind distill names {told}',
+            where=where,
+            next_step='Set from = ["student", "teacher"]; or from = "teacher", and model = "tiny-dense" for a student'
+            " from random weights.",
+        )
 
 
 def _check_origin(stage: StageSettings, found: Sequence[str], where: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from seekling.evals.evaluate import attempts_of
 from seekling.evals.judging import Judge
-from seekling.recipes.config import Grpo, Scenario
+from seekling.recipes.config import Distill, Grpo, Scenario
 from seekling.recipes.curating import Ask, askers
 from seekling.recipes.journal import recall, remember
 from seekling.recipes.lessons import is_spread
@@ -86,7 +86,8 @@ def scenes_of(stage: Stage, config: Grpo, rate: Rate | None = None) -> list[Scen
     judges = [Judge(one.task, one.rubric, rate=rate) for one in config.scenarios]
     names = [one.name or judge.task.name for one, judge in zip(config.scenarios, judges, strict=True)]
     seeds = [stage.seed, *(f"{stage.seed}/{name}" for name in names[1:])]
-    asks = askers(stage, config, [judge.task for judge in judges], seeds)
+    counts = [one.problems_per_step for one in config.scenarios]
+    asks = askers(stage, config, [judge.task for judge in judges], seeds, counts)
     return [
         Scene(
             names[at], at == 0, not config.also, seeds[at], one.first_step(config.steps), one, judges[at],
@@ -237,7 +238,7 @@ def watched(scenes: Sequence[Scene], policy: Policy, config: Grpo) -> tuple[dict
     return told, (tokens, flops)
 
 
-def held_out_pass(policy: Policy, judge: Judge, config: Grpo) -> tuple[float, tuple[int, float]]:
+def held_out_pass(policy: Policy, judge: Judge, config: Grpo | Distill) -> tuple[float, tuple[int, float]]:
     """pass@1 on a few held-out problems, four rollouts each, the same ones every time; and its tokens and FLOPs."""
     asked = list(islice(problems(judge.task, "held_out", "watch", distinct=True), config.held_out_problems))
     groups = sample_groups(policy, asked, 4, config.sampling, "watch")

@@ -52,6 +52,7 @@ def _sentence(behind: list[StageView]) -> str:
         "pretrain": "pretrained from random weights", "import": "imported", "sft": "fine-tuned",
         "grpo": "reinforced with checkable rewards", "dpo": "taught preferences",
         "cold_start": "asked for first examples", "reject": "asked for its best answers",
+        "distill": "taught by a teacher",
     }  # fmt: skip
     told = [words.get(stage.kind, stage.kind) for stage in behind]
     return f"A language model, {', then '.join(told)}." if told else "A language model."

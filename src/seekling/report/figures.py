@@ -113,6 +113,12 @@ LOSS = _Curve(
     "How surprised the model is by the next token of the text, and by the one after it. Lower is better.",
     y_range=(None, None),
 )
+TEACHER = _Curve(
+    "Distance from the teacher",
+    "divergence, nats per token",
+    {"teacher_kl": ""},
+    "How far its choices are from those that its teacher would make at the same places. Falling means it learns.",
+)
 AHEAD = _Curve(
     "Two tokens ahead",
     "share of tokens foreseen",
@@ -147,7 +153,7 @@ def _of_scenarios(names: Sequence[str]) -> list[_Curve]:
 
 def trainings(run: RunView) -> list[Training]:
     """Reinforcement first, since the page is about it; then what came before it."""
-    stages = [*run.of_kind("grpo"), *run.of_kind("pretrain", "sft")]
+    stages = [*run.of_kind("grpo"), *run.of_kind("distill"), *run.of_kind("pretrain", "sft")]
     return [Training(s, figures, _drawn(s)) for s in stages if (figures := list(_training_figures(s)))]
 
 
@@ -173,9 +179,13 @@ def result_figures(run: RunView, pair: Comparison) -> Iterator[Figure]:
 
 
 def cost_figure(rows: Sequence[LedgerRow]) -> Figure | None:
-    """Where the time went, or None without a ledger."""
-    kinds = list(dict.fromkeys(row.kind for row in rows))[:4]
-    seconds = {(row.stage, row.kind): row.spent.seconds for row in rows}
+    """Where the time went, or None without a ledger. There are four inks: of more kinds the last are one."""
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+    named = {kind: kind if len(kinds) <= 4 or place < 3 else "other" for place, kind in enumerate(kinds)}
+    kinds, seconds = list(dict.fromkeys(named.values())), dict[tuple[str, str], float]()
+    for row in rows:
+        key = row.stage, named[row.kind]
+        seconds[key] = seconds.get(key, 0.0) + row.spent.seconds
     stages = dict.fromkeys(row.stage for row in rows)
     bars = [Bar(stage, [seconds.get((stage, kind), 0.0) for kind in kinds]) for stage in stages]
     if not bars:
@@ -211,6 +221,9 @@ def _training_figures(stage: StageView) -> Iterator[Figure]:
         yield from (_over_optimised(stage, number, one) for number, one in enumerate(proxies_of(stage)) if one.rule)
         yield from list(_stacked(stage, PARTS_OF_LENGTH)) or _lines(stage, LENGTH)
         yield from (f for curve in (ENTROPY, KL, AHEAD) for f in _lines(stage, curve))
+    elif stage.kind == "distill":
+        curves = (PASS_1, TEACHER, LOSS, LENGTH, ENTROPY, AHEAD)
+        yield from (f for curve in curves for f in _lines(stage, curve))
     else:
         yield from (f for curve in (LOSS, AHEAD) for f in _lines(stage, curve))
     layers = {name: load for name, load in stage.expert_load.items() if load[0][1]}

@@ -20,6 +20,7 @@ HEADLINES = {
     "cold_start": ("came", "found"),
     "reject": ("came", "found"),
     "grpo": ("reward", "held_out_pass", "response_length"),
+    "distill": ("held_out_pass", "teacher_kl", "response_length", "loss"),
     "eval": ("pass@1", "mean_tokens"),
     "control": ("best_control", "gain_over_best_control"),
 }

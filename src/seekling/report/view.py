@@ -10,7 +10,7 @@ from typing import Any
 from seekling.records import StepRecord
 from seekling.runlog.ledger import Cost
 
-TRAINING_KINDS = ("pretrain", "sft", "dpo", "grpo")
+TRAINING_KINDS = ("pretrain", "sft", "dpo", "grpo", "distill")
 MODEL_KINDS = ("import", *TRAINING_KINDS)
 """Kinds of stage that leave a model."""
 
@@ -306,7 +306,7 @@ def compare(run: RunView) -> Comparison:
     or supervised model; both on the same task where that is possible.
     """
     tried = [(e, s) for stage in run.stages for e in stage.evaluations if (s := source_of(run, stage, e))]
-    befores = [(e, s) for e, s in tried if s.kind != "grpo"]
+    befores = [(e, s) for e, s in tried if s.kind not in ("grpo", "distill")]
     after = next((pair for pair in reversed(tried) if pair[1].kind == "grpo"), None)
     if after is None:
         return Comparison(befores[-1][0] if befores else None, None)

@@ -12,7 +12,8 @@ from seekling.runlog.files import Lines, read_records
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One piece of work: ``kind`` is train, generate, teacher, reward or eval; ``flops`` are computed from shapes.
+    """One piece of work: ``kind`` is train, generate, reward or eval, or what a teacher does: teacher (it speaks) and
+    teacher_scoring (it reads); ``flops`` are computed from the model's shape.
 
     ``folder`` is the stage's folder: a stage whose settings changed works in another, and only one is in the result.
     """

@@ -135,6 +135,19 @@ def of_vocabulary(student: Mapping[str, int], teacher: Mapping[str, int]) -> Sel
     return SelfTest("vocabularies are one", float(differ), 0.0, advice)
 
 
+def of_wording(
+    student: Prompts, teacher: Prompts, student_stops: Collection[int], teacher_stops: Collection[int]
+) -> SelfTest:
+    """Who learns is asked in the words in which who speaks was, and ends where it ends: figure = what differs.
+
+    That is the prompts that differ, and stops of the teacher that are none of the student's.
+    """
+    differ = sum(ours != theirs for ours, theirs in zip(student, teacher, strict=True))
+    differ += len(set(teacher_stops) - set(student_stops))
+    advice = "The two have other chat templates or stops: give both one, or distil by text (a data stage and sft)."
+    return SelfTest("teacher and student are asked alike", float(differ), 0.0, advice)
+
+
 def of_delivery(engine: Engine, model: Decoder, prompts: Prompts) -> SelfTest:
     """The engine samples from the very weights that are trained: figure = share of a move's effect that it misses.
 

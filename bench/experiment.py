@@ -17,6 +17,8 @@ import argparse
 import json
 import math
 import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from bench.zero_tiny import RUNS, head, seekling
 from seekling.config import Settings, Source, parse
 from seekling.errors import UserError
 from seekling.recipes.manifest import Manifest, load_manifest
-from seekling.runlog.files import write_json
+from seekling.runlog.files import write_atomic, write_json
 from seekling.runlog.ledger import kept, read_ledger
 from seekling.runlog.run import StageFolder
 
@@ -109,8 +111,11 @@ def committed(file: Path) -> str:
 def ran(asked: Registered, arm: Arm, seed: int, run: str) -> dict[str, Any]:
     """Run one arm. Its figures, and what its stages cost without evaluations."""
     overrides = [*asked.overrides, *arm.overrides, f"seed={seed}"]
-    seekling("run", asked.manifest, *overrides, "--name", run)
     manifest, folder = load_manifest(asked.manifest, overrides), RUNS / run
+    wanted = behind(manifest, [*(figure.partition(":")[0] for figure in asked.figures), *asked.upto])
+    file = folder.with_suffix(".toml")
+    write_atomic(file, replace(manifest, stages=tuple(s for s in manifest.stages if s.name in wanted)).to_toml())
+    seekling("run", str(file), "--name", run)
     values = {}
     for figure in asked.figures:
         stage, _, name = figure.partition(":")
@@ -118,13 +123,19 @@ def ran(asked: Registered, arm: Arm, seed: int, run: str) -> dict[str, Any]:
     return {"arm": arm.name, "seed": seed, "figures": values, **cost(manifest, folder, asked.upto)}
 
 
-def cost(manifest: Manifest, folder: Path, upto: tuple[str, ...]) -> dict[str, float]:
-    """FLOPs and metered seconds of the named stages and all that they read."""
-    wanted, left = set[str](), list(upto)
+def behind(manifest: Manifest, names: Sequence[str]) -> set[str]:
+    """These stages and all that they read."""
+    wanted, left = set[str](), list(names)
     while left:
         name = left.pop()
         wanted.add(name)
         left += [source for source in manifest.stage(name).sources if source not in wanted]
+    return wanted
+
+
+def cost(manifest: Manifest, folder: Path, upto: tuple[str, ...]) -> dict[str, float]:
+    """FLOPs and metered seconds of the named stages and all that they read."""
+    wanted = behind(manifest, upto)
     entries = [entry for entry in read_ledger(folder) if entry.kind not in WITHOUT]
     costs = kept(entries, {manifest.folder_name(name) for name in wanted}).values()
     return {"flops": sum(one.flops for one in costs), "seconds": round(sum(one.seconds for one in costs), 1)}

@@ -110,6 +110,20 @@ def test_every_parameter_has_exactly_one_optimizer() -> None:
         assert len(optimizers.all) == (2 if matrices == "muon" else 1)
 
 
+@pytest.mark.parametrize("matrices", ["adamw", "muon"])
+def test_matrices_decay_whoever_moves_them_and_nothing_else_does(matrices: str) -> None:
+    model = build(SHAPES["v3"])
+    optimizers = Optimizers(model, Optim(matrices=matrices, weight_decay=0.5, warmup_steps=0, schedule="constant"), 10)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizers.step(0)
+    rate = optimizers.config.muon_lr if matrices == "muon" else optimizers.config.lr
+    for name, p in model.named_parameters():
+        share = 1 - rate * 0.5 if is_matrix(name, p) else 1.0
+        torch.testing.assert_close(p.detach(), before[name] * share)
+
+
 def test_what_is_frozen_has_no_optimizer() -> None:
     model = build(SHAPES["v3"])
     keep_trained(model, freeze=["embed_tokens", "mlp", "layers.0"])

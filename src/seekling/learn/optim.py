@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -92,16 +92,13 @@ class Optimizers:
         own = [p for p, name in self.names.items() if name.startswith(apart)]
         self.parts = [[p for p, name in self.names.items() if not name.startswith(apart)], *([own] if own else [])]
         matrices = [p for name, p in trained.items() if config.matrices == "muon" and is_matrix(name, p)]
-        chosen = set(matrices)
-        others = [p for p in self.names if p not in chosen]
+        decayed = [p for name, p in trained.items() if is_matrix(name.removeprefix("net."), p)]
+        groups = self._groups(set(self.names) - {*matrices, *decayed}, weight_decay=0.0)
+        groups += self._groups(set(decayed) - set(matrices), weight_decay=config.weight_decay)
         self.all: list[torch.optim.Optimizer] = []
-        if others:
+        if groups:
             betas = (config.beta1, config.beta2)
-            self.all.append(
-                torch.optim.AdamW(
-                    self._groups(others), lr=config.lr, betas=betas, eps=config.eps, weight_decay=0.0, fused=True
-                )
-            )
+            self.all.append(torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True))
         if matrices:
             self.all.append(Muon(
                 self._groups(matrices), lr=config.muon_lr, momentum=config.momentum, weight_decay=config.weight_decay,
@@ -109,10 +106,10 @@ class Optimizers:
             ))  # fmt: skip
         self.peaks = [group["lr"] for optimizer in self.all for group in optimizer.param_groups]
 
-    def _groups(self, params: Sequence[Tensor]) -> list[dict[str, Any]]:
+    def _groups(self, params: Collection[Tensor], **settings: float) -> list[dict[str, Any]]:
         """A group for each part: matrices that are orthogonalised together are of one."""
         chosen = set(params)
-        return [{"params": own} for part in self.parts if (own := [p for p in part if p in chosen])]
+        return [{"params": own, **settings} for part in self.parts if (own := [p for p in part if p in chosen])]
 
     def step(self, step: int, loss: float = 0.0) -> dict[str, float]:
         """Clip, update, clear the gradients. Returns ``grad_norm`` before clipping, and 1 as ``skipped`` or 0.

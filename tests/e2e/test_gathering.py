@@ -196,9 +196,8 @@ def test_chats_that_were_deleted_come_back_without_sampling_anew(forks: Forks, f
     before = len(read_ledger(toy / RUN))
     file_of(toy, "cold", DATA).unlink()
     ended = forks.run(COMMAND, toy)
-    assert ended.code == 2 and f"rm {RUN}/cold-" in ended.err and f"&& seekling run {RUN}" in ended.err
-    file_of(toy, "cold", "stage.json").unlink()
-    assert (again := forks.run(["run", str(RUN)], toy)).code == 0, again.said
+    assert ended.code == 2 and f"seekling run {RUN} --again cold" in ended.err
+    assert (again := forks.run(["run", str(RUN), "--again", "cold"], toy)).code == 0, again.said
     assert file_of(toy, "cold", DATA).read_bytes() == file_of(finished, "cold", DATA).read_bytes()
     assert {entry.kind for entry in read_ledger(toy / RUN)[before:]} == {"train"}
 

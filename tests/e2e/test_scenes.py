@@ -86,7 +86,7 @@ def test_the_report_draws_the_proxy_beside_the_rule_and_the_scenarios_side_by_si
     page = (finished / RUN / "report.html").read_text()
     for shown in ("Proxy and rule: greet", "Reward by scenario", "Held-out pass@1 by scenario"):
         assert shown in page
-    assert set(stage(finished / RUN, "all").facts()["read"]) == {"base", "rater"}
+    assert {parent["name"] for parent in stage(finished / RUN, "all").facts()["parents"]} == {"base", "rater"}
 
 
 def test_killed_in_sampled_answers_and_again_among_scenarios_it_ends_equal_to_the_bit(

@@ -212,5 +212,5 @@ def test_a_way_that_ends_in_dots_takes_one_or_more(kind: str, found: list[str], 
 def test_what_an_evaluation_reads_is_told_in_words() -> None:
     assert (
         told_reads("eval") == "a model or several"
-        and told_reads("grpo") == "a model, or a model and a list of problems"
+        and told_reads("sft") == "a model, or a model and chats, or a model and chats and chats"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from seekling.recipes.grpo import lively
 from seekling.recipes.manifest import load_manifest
 from seekling.recipes.rating import Spent
 from seekling.recipes.scenes import Drawn, Scene, asked_in, keep, of_scenes, of_step, replayed
+from seekling.recipes.stage import Stage
 from seekling.records import Group, Problem, Rollout, Score, Stop, Verdict
 from seekling.rewards.rubric import Rubric
 from seekling.runlog.run import Journal, StageFolder
@@ -140,14 +142,21 @@ def stage_reading(folder: Path, *parts: str) -> Any:
         (folder / name).mkdir()
         inputs[-1].write(kind=kind)
     write_list(folder / "picked" / LIST, [Picked(problem_of(part, f"{part}/{n}")) for part in parts for n in range(6)])
-    return SimpleNamespace(name="z", inputs=tuple(inputs))
+    return standing(*inputs)
+
+
+def standing(*inputs: StageFolder) -> Any:
+    """What of a stage tells what it reads."""
+    stage = SimpleNamespace(name="z", inputs=inputs)
+    stage.reading = partial(Stage.reading, stage)
+    return stage
 
 
 def test_a_curated_list_is_asked_by_the_scenario_of_its_task_and_others_draw(
     scenes: list[Scene], tmp_path: Path
 ) -> None:
     tasks, also = [scene.judge.task for scene in scenes], [{"task": "letters", "problems_per_step": 3}]
-    first, second = askers(stage_reading(tmp_path, "greet"), config(also=also), tasks, ["a", "b"])
+    first, second = askers(stage_reading(tmp_path, "greet"), config(also=also), tasks, ["a", "b"], [2, 3])
     assert {p.id for slot in (0, 1) for p in second(slot)} == {f"greet/{n}" for n in range(6)}, "whole passes"
     assert [len(first(0)), len(second(0))] == [2, 3] and first(0) == first(0) != first(1)
     assert all(split_of(p.id) == "train" and p.task == "agree" for p in first(0))
@@ -156,10 +165,9 @@ def test_a_curated_list_is_asked_by_the_scenario_of_its_task_and_others_draw(
 def test_a_list_of_another_task_and_an_order_without_a_list_are_letters(scenes: list[Scene], tmp_path: Path) -> None:
     tasks = [scenes[0].judge.task]
     with pytest.raises(UserError, match='asks agree, and its list is of problems of "greet"'):
-        askers(stage_reading(tmp_path, "greet"), config(), tasks, ["a"])
-    alone = SimpleNamespace(name="z", inputs=())
+        askers(stage_reading(tmp_path, "greet"), config(), tasks, ["a"], [2])
     with pytest.raises(UserError, match="reads no curated list"):
-        askers(alone, config(curriculum={"order": "easy_first"}), tasks, ["a"])  # type: ignore[arg-type]
+        askers(standing(), config(curriculum={"order": "easy_first"}), tasks, ["a"], [2])
 
 
 # --- a manifest -------------------------------------------------------------------------------------------------------

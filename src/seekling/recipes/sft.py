@@ -54,16 +54,8 @@ def sft(stage: Stage, config: Sft) -> dict[str, float]:
 
 
 def gathered(stage: Stage) -> list[Path]:
-    """The chats of the stages with chats that a stage reads. Raises UserError for one whose file was deleted since."""
-    files = [folder.folder / DATA for folder in stage.reading("data")]
-    for file in files:
-        if not file.exists():
-            raise UserError(
-                f"{file} is missing: it was deleted since its stage ended",
-                next_step="What was sampled is still journaled there, and costs nothing again. Run: "
-                f"rm {file.with_name('stage.json')} && seekling run {file.parents[1]}",
-            )
-    return files
+    """The chats of the stages with chats that a stage reads."""
+    return [folder.folder / DATA for folder in stage.reading("data")]
 
 
 def find(stage: Stage, config: Sft | Preferences | Chats) -> list[Path]:

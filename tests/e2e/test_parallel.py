@@ -98,7 +98,10 @@ def assert_codes(ended: list[Ended], code: int) -> None:
     assert [one.code for one in ended] == [code] * len(ended), "\n".join(one.said for one in ended)
 
 
-@pytest.mark.parametrize(("kind", "spread"), [("dense", "false"), ("experts", "false"), ("experts", "true")])
+@pytest.mark.parametrize(
+    ("kind", "spread"),
+    [("dense", "false"), ("experts", "false"), pytest.param("experts", "true", marks=pytest.mark.soak)],
+)
 def test_two_processes_learn_what_one_does(forks: Forks, alone: Alone, tmp_path: Path, kind: str, spread: str) -> None:
     folder = toy_in(tmp_path / "toy", kind)
     first, second = ended = forks.run_crew([*SHORT, f"expert_parallel={spread}"], folder, 2)

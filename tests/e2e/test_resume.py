@@ -199,6 +199,7 @@ def test_a_stage_that_goes_on_with_other_runtime_settings_says_which(
     assert again.said.count("warning") == 1 and "packing.passes was 2, is 1" in again.said
 
 
+@pytest.mark.soak
 def test_a_run_killed_at_every_other_step_still_ends_equal(
     forks: Forks, reinforced: Path, before_zero: Path, tmp_path: Path
 ) -> None:
@@ -487,6 +488,7 @@ def test_weights_that_broke_are_left_behind_and_the_update_with_them(forks: Fork
     assert_same_result(other / RUN, one / RUN)
 
 
+@pytest.mark.soak
 def test_a_run_killed_after_its_weights_broke_still_leaves_that_update_out(
     forks: Forks, reinforced: Path, before_zero: Path, tmp_path: Path
 ) -> None:

@@ -87,6 +87,7 @@ def test_nothing_is_built_for_what_no_kernel_is_written_for(fresh: Path) -> None
         kernels.built("float64")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", kernels.KINDS)
 def test_the_source_compiles_without_a_warning(kind: str, tmp_path: Path) -> None:
     found = kernels.c_compiler()

@@ -275,6 +275,7 @@ def test_two_lanes_share_one_hand_over(bench: Bench) -> None:
     assert fake.places().count("/collective_rpc") == 1
 
 
+@pytest.mark.soak
 def test_two_lanes_share_one_new_server_where_theirs_died(bench: Bench) -> None:
     served = bench.served(command=str(program(bench.folder, "dies", left=1)))
     policy = replace(bench.policy, lanes=Lanes(2), engine=served)

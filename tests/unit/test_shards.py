@@ -218,7 +218,7 @@ print(told("VmHWM") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-@pytest.mark.parametrize("held", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("held", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.soak)])
 def test_loading_needs_the_model_and_one_tensor_and_no_more(tmp_path: Path, held: torch.dtype) -> None:
     """Also where the file holds another type: no second copy of the whole ever stands."""
     shape = dict(model_type="llama", num_attention_heads=8, num_key_value_heads=8, head_dim=64, num_hidden_layers=12)

@@ -14,6 +14,7 @@ help: ## this list
 
 quickstart: setup ## from a fresh clone to a reasoning model grown from nothing, and its report
 	$(bin)/seekling run zero-tiny
+	@echo "next:     $(bin)/seekling run r1-tiny   (the whole chain of DeepSeek-R1, its students included)"
 
 setup: ## the environment alone: .venv with everything pinned
 	@scripts/setup

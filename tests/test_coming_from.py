@@ -181,7 +181,7 @@ def figures(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_figure_of_a_page_is_written(name: str) -> None:
-    source = "".join((SOURCE / f"{file}.py").read_text() for file in ("recipes/grpo", "learn/update"))
+    source = "".join((SOURCE / f"{file}.py").read_text() for file in ("recipes/grpo", "recipes/scenes", "learn/update"))
     for ours in figures(name).values():
         assert f'"{ours}"' in source or ours in StepRecord.__dataclass_fields__, ours
 
